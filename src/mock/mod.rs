@@ -1,0 +1,1 @@
+//! A fake Ploton, to test against.

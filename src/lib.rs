@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod headers;
 #[cfg(feature = "mock")]
 pub mod mock;
 mod plan;

@@ -1,0 +1,3 @@
+//! What the server says in its headers: pure parsing, given the time.
+
+pub(crate) mod date;

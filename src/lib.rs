@@ -2,9 +2,23 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod auth;
 mod headers;
+pub mod idempotency;
+mod idempotency_key;
+mod key;
+mod logical;
 #[cfg(feature = "mock")]
 pub mod mock;
+mod origin;
 mod plan;
 
-pub use plan::Plan;
+pub use self::{
+    auth::PlotonAuth,
+    idempotency::PlotonIdempotency,
+    idempotency_key::{IdempotencyKey, InvalidIdempotencyKey},
+    key::{ApiKey, InvalidApiKey, KeyKind},
+    logical::{Attempts, Deadline, MaxAttempts},
+    origin::{InvalidOrigin, Origin},
+    plan::Plan,
+};

@@ -1,0 +1,109 @@
+//! What the layers tell each other, and the caller, about one logical request.
+
+use std::{
+    fmt,
+    num::NonZeroU32,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use http::Extensions;
+use tokio::time::Instant;
+
+use crate::idempotency_key::IdempotencyKey;
+
+/// The instant after which a request is worth nothing: put it into the request's extensions, and no layer waits past it.
+///
+/// It takes the place of [`PlotonRetry`](crate::PlotonRetry)'s own deadline, be it earlier or later.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use http::Request;
+/// use tokio::time::Instant;
+/// use tower_ploton::Deadline;
+///
+/// let deadline = Deadline(Instant::now() + Duration::from_secs(20));
+/// let request = Request::get("https://api.ploton.ai/v1/tasks").extension(deadline).body(())?;
+/// # assert!(request.extensions().get::<Deadline>().is_some());
+/// # Ok::<(), http::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(pub Instant);
+
+/// How often a request is sent at the most, the first time included: put it into the request's extensions, and it takes
+/// the place of [`PlotonRetry::attempts`](crate::PlotonRetry::attempts).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxAttempts(pub NonZeroU32);
+
+/// The story of a request that went wrong.
+///
+/// [`PlotonRetry`](crate::PlotonRetry) puts it into the extensions of every answer that is not 2xx, and its errors carry
+/// it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempts {
+    pub(crate) made: u32,
+    pub(crate) elapsed: Duration,
+    pub(crate) last_hint: Option<Duration>,
+    pub(crate) idempotency_key: Option<IdempotencyKey>,
+}
+
+impl Attempts {
+    /// How often the request was sent.
+    #[must_use]
+    pub const fn made(&self) -> u32 {
+        self.made
+    }
+
+    /// The time from the call to the last outcome.
+    #[must_use]
+    pub const fn elapsed(&self) -> Duration {
+        self.elapsed
+    }
+
+    /// The last wait that the server asked for, from when that answer came.
+    #[must_use]
+    pub const fn last_hint(&self) -> Option<Duration> {
+        self.last_hint
+    }
+
+    /// The key that the attempts carried: with it the same request can be made again later, and is still the same.
+    #[must_use]
+    pub const fn idempotency_key(&self) -> Option<&IdempotencyKey> {
+        self.idempotency_key.as_ref()
+    }
+}
+
+/// "3 attempts in 2.1 s"
+impl fmt::Display for Attempts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = if self.made == 1 { "" } else { "s" };
+        let seconds = self.elapsed.as_secs_f64();
+        write!(f, "{} attempt{s} in {seconds:.1} s", self.made)
+    }
+}
+
+/// The span field that shows the idempotency key.
+pub(crate) const KEY_FIELD: &str = "ploton.idempotency_key";
+
+/// The cell through which layers that stand in any order agree on one logical request. It is in the extensions of the
+/// attempts, all of which share it, and only where there is something to agree on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LogicalRequest(Arc<OnceLock<IdempotencyKey>>);
+
+impl LogicalRequest {
+    /// The key that the first attempt was sent with.
+    pub(crate) fn key(&self) -> Option<&IdempotencyKey> {
+        self.0.get()
+    }
+
+    /// The key for all attempts: `make`'s, where none was sent yet.
+    pub(crate) fn key_or(&self, make: impl FnOnce() -> IdempotencyKey) -> IdempotencyKey {
+        self.0.get_or_init(make).clone()
+    }
+
+    pub(crate) fn of(extensions: &Extensions) -> Option<&Self> {
+        extensions.get()
+    }
+}

@@ -97,7 +97,10 @@ impl FromStr for ApiKey {
 
 impl fmt::Display for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let last_four = self.last_four.as_ref().map(|four| std::str::from_utf8(four));
+        let last_four = self
+            .last_four
+            .as_ref()
+            .map(|four| std::str::from_utf8(four));
         write!(
             f,
             "{}…{}",

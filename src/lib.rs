@@ -7,18 +7,24 @@ mod headers;
 pub mod idempotency;
 mod idempotency_key;
 mod key;
+pub mod limit;
 mod logical;
 #[cfg(feature = "mock")]
 pub mod mock;
 mod origin;
 mod plan;
+pub mod retry;
+pub mod stack;
 
 pub use self::{
     auth::PlotonAuth,
     idempotency::PlotonIdempotency,
     idempotency_key::{IdempotencyKey, InvalidIdempotencyKey},
     key::{ApiKey, InvalidApiKey, KeyKind},
+    limit::{PlotonRateLimit, RateLimitHandle},
     logical::{Attempts, Deadline, MaxAttempts},
     origin::{InvalidOrigin, Origin},
     plan::Plan,
+    retry::PlotonRetry,
+    stack::PlotonStack,
 };

@@ -1,6 +1,6 @@
 //! `Retry-After`: [RFC 9110, 10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3).
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header::RETRY_AFTER};
 use tokio::time::Instant;
@@ -21,12 +21,13 @@ pub(crate) enum HintSource {
     Date,
 }
 
-impl fmt::Display for HintSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl HintSource {
+    /// What logs call it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
             Self::Seconds => "retry-after",
             Self::Date => "retry-after date",
-        })
+        }
     }
 }
 

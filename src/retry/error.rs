@@ -1,0 +1,86 @@
+//! How a request ends that no answer came for.
+
+use std::{error::Error, fmt, time::Duration};
+
+use http::StatusCode;
+use tower::BoxError;
+
+use crate::logical::Attempts;
+
+/// The last of several attempts ended in an error, which is the [`source`](Error::source).
+///
+/// After a first and only attempt the inner service's error is handed back as it is.
+#[derive(Debug)]
+pub struct AttemptsFailed {
+    pub(super) attempts: Attempts,
+    pub(super) source: BoxError,
+}
+
+impl AttemptsFailed {
+    /// What was tried.
+    #[must_use]
+    pub const fn attempts(&self) -> &Attempts {
+        &self.attempts
+    }
+
+    /// The last attempt's error.
+    #[must_use]
+    pub fn into_source(self) -> BoxError {
+        self.source
+    }
+}
+
+impl fmt::Display for AttemptsFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "request failed after {}", self.attempts)
+    }
+}
+
+impl Error for AttemptsFailed {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+/// The deadline passed while an attempt was under way, or while the next one waited for the inner service.
+///
+/// A deadline that the next delay would not meet hands back the last answer instead.
+#[derive(Debug)]
+pub struct DeadlinePassed {
+    pub(super) attempts: Attempts,
+    pub(super) deadline: Duration,
+    pub(super) last_status: Option<StatusCode>,
+}
+
+impl DeadlinePassed {
+    /// What was tried.
+    #[must_use]
+    pub const fn attempts(&self) -> &Attempts {
+        &self.attempts
+    }
+
+    /// The time that the request had, from its call.
+    #[must_use]
+    pub const fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// The status of the last answer, where one came.
+    #[must_use]
+    pub const fn last_status(&self) -> Option<StatusCode> {
+        self.last_status
+    }
+}
+
+impl fmt::Display for DeadlinePassed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let deadline = self.deadline.as_secs_f64();
+        write!(f, "deadline of {deadline} s passed after {}", self.attempts)?;
+        match self.last_status {
+            Some(status) => write!(f, ", the last answered {}", status.as_u16()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for DeadlinePassed {}

@@ -1,0 +1,128 @@
+//! The four layers in their recommended order, as one.
+
+use std::time::Duration;
+
+use tower::{
+    Layer,
+    timeout::{Timeout, TimeoutLayer},
+};
+
+use crate::{
+    auth::{AuthService, PlotonAuth},
+    idempotency::{IdempotencyService, PlotonIdempotency},
+    key::ApiKey,
+    limit::{PlotonRateLimit, RateLimitHandle, RateLimitService},
+    origin::Origin,
+    plan::Plan,
+    retry::{PlotonRetry, RetryService},
+};
+
+/// All four layers in their recommended order, and a timeout for each attempt, as one layer.
+///
+/// From the outside in: [`PlotonIdempotency`], so that a key stays the same for all attempts; [`PlotonRetry`];
+/// [`PlotonRateLimit`], so that each attempt pays for itself; [`PlotonAuth`], so that a request that waited is sent with
+/// the key in force; a timeout of 30 s until the answer's head.
+///
+/// # Errors
+///
+/// As those of the layers: a [`BoxError`](tower::BoxError) to downcast. An attempt that took too long counts as
+/// ambiguous, and is repeated as such.
+///
+/// # Example
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+/// use tower_ploton::{ApiKey, Plan, PlotonStack};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower::BoxError> {
+/// let key = ApiKey::parse("pk_test_4f9d0c2b7a6e1583")?;
+/// let service = ServiceBuilder::new()
+///     .layer(PlotonStack::new(key, Plan::Production))
+///     .service(service_fn(async |request: Request<String>| {
+///         assert!(request.headers().contains_key("authorization"));
+///         assert!(request.headers().contains_key("idempotency-key"));
+///         Response::builder().status(201).body(String::new())
+///     }));
+///
+/// let request = Request::post("https://api.ploton.ai/v1/tasks").body("{}".to_owned())?;
+/// assert_eq!(service.oneshot(request).await?.status(), 201);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a layer does nothing until a service is made with it"]
+pub struct PlotonStack {
+    idempotency: PlotonIdempotency,
+    retry: PlotonRetry,
+    rate_limit: PlotonRateLimit,
+    auth: PlotonAuth,
+    attempt_timeout: Duration,
+}
+
+impl PlotonStack {
+    /// The four layers with their defaults.
+    pub fn new(key: ApiKey, plan: Plan) -> Self {
+        Self {
+            idempotency: PlotonIdempotency::new(),
+            retry: PlotonRetry::new(),
+            rate_limit: PlotonRateLimit::new(plan),
+            auth: PlotonAuth::new(key),
+            attempt_timeout: Duration::from_secs(30),
+        }
+    }
+
+    /// The origin that gets the key and is limited, in the place of `https://api.ploton.ai`.
+    pub fn origin(mut self, origin: Origin) -> Self {
+        self.rate_limit = self.rate_limit.origin(origin.clone());
+        self.auth = self.auth.origin(origin);
+        self
+    }
+
+    /// How long an attempt may take until the head of its answer. Default: 30 s.
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.attempt_timeout = timeout;
+        self
+    }
+
+    /// Another retry layer in the place of the default one.
+    pub fn retry(mut self, retry: PlotonRetry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// Another rate limit in the place of the plan's, for example one that is shared with another stack. It keeps its
+    /// own origin.
+    pub fn rate_limit(mut self, rate_limit: PlotonRateLimit) -> Self {
+        self.rate_limit = rate_limit;
+        self
+    }
+
+    /// Another idempotency layer in the place of the default one.
+    pub fn idempotency(mut self, idempotency: PlotonIdempotency) -> Self {
+        self.idempotency = idempotency;
+        self
+    }
+
+    /// Shows what the limiter does.
+    #[must_use]
+    pub fn rate_limit_handle(&self) -> RateLimitHandle {
+        self.rate_limit.handle()
+    }
+}
+
+/// The service that [`PlotonStack`] makes.
+pub type StackService<S> =
+    IdempotencyService<RetryService<RateLimitService<AuthService<Timeout<S>>>>>;
+
+impl<S> Layer<S> for PlotonStack {
+    type Service = StackService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        let timed = TimeoutLayer::new(self.attempt_timeout).layer(inner);
+        let authorized = self.auth.layer(timed);
+        let limited = self.rate_limit.layer(authorized);
+        self.idempotency.layer(self.retry.layer(limited))
+    }
+}

@@ -195,3 +195,162 @@ impl Bucket {
 
 const FIRST_HOLD: Duration = Duration::from_secs(60 * 60);
 const LONGEST_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(60);
+
+    fn plan(n: u32) -> NonZeroU32 {
+        NonZeroU32::new(n).unwrap()
+    }
+
+    /// Sends as soon as the bucket allows it, and says when.
+    fn send(bucket: &mut Bucket, now: &mut Instant) -> Sent {
+        for _ in 0..10 {
+            match bucket.verdict(*now) {
+                Verdict::Now => return bucket.send(*now),
+                Verdict::Later(_, Some(until)) => *now = until,
+                verdict => panic!("{verdict:?}"),
+            }
+        }
+        panic!("no instant is ever the right one");
+    }
+
+    #[test]
+    fn a_strict_server_gets_a_little_less_and_the_rest_again_later() {
+        let mut now = Instant::now();
+        let mut bucket = Bucket::new(plan(100), WINDOW);
+        for _ in 0..95 {
+            let sent = send(&mut bucket, &mut now);
+            bucket.answered(sent, now);
+        }
+        let refused = send(&mut bucket, &mut now);
+        let until = bucket.refused(refused, Some(WINDOW), now, 0.0).unwrap();
+        assert_eq!(until, now + WINDOW);
+        assert_eq!(bucket.n, 99);
+        now += FIRST_HOLD;
+        let sent = send(&mut bucket, &mut now);
+        bucket.answered(sent, now);
+        assert_eq!(bucket.n, 100);
+    }
+
+    #[test]
+    fn a_refusal_with_little_of_the_plan_used_is_not_about_us() {
+        let mut now = Instant::now();
+        let mut bucket = Bucket::new(plan(100), WINDOW);
+        for _ in 0..20 {
+            let sent = send(&mut bucket, &mut now);
+            bucket.answered(sent, now);
+        }
+        let sent = send(&mut bucket, &mut now);
+        bucket.refused(sent, None, now, 0.0);
+        assert_eq!(bucket.n, 100);
+    }
+
+    #[test]
+    fn a_hint_below_the_interval_is_none() {
+        let now = Instant::now();
+        let mut bucket = Bucket::new(plan(1), WINDOW);
+        let sent = bucket.send(now);
+        let until = bucket
+            .refused(sent, Some(Duration::from_secs(1)), now, 0.0)
+            .unwrap();
+        assert!(until >= now + WINDOW);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Event {
+        Advance(u64),
+        Send,
+        Answer(prop::sample::Index),
+        Refuse(prop::sample::Index, u64),
+        Lose(prop::sample::Index),
+        Plan(u32),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let index = any::<prop::sample::Index>;
+        prop_oneof![
+            3 => (0_u64..20_000).prop_map(Event::Advance),
+            12 => Just(Event::Send),
+            8 => index().prop_map(Event::Answer),
+            1 => (index(), 0_u64..30).prop_map(|(i, hint)| Event::Refuse(i, hint)),
+            1 => index().prop_map(Event::Lose),
+            1 => (1_u32..40).prop_map(Event::Plan),
+        ]
+    }
+
+    proptest! {
+        /// Whatever happens: within the plan, not in a pause, never stuck, and every count ends at zero.
+        #[test]
+        fn the_rules_hold_in_any_order_of_events(events in prop::collection::vec(event(), 1..400), n in 1_u32..40) {
+            let mut now = Instant::now();
+            let mut bucket = Bucket::new(plan(n), WINDOW);
+            let mut out = Vec::new();
+            let mut sends: Vec<Instant> = Vec::new();
+            let mut largest = n;
+            let mut paused = now;
+            for event in events {
+                match event {
+                    Event::Advance(millis) => now += Duration::from_millis(millis),
+                    Event::Send => {
+                        match bucket.verdict(now) {
+                            Verdict::Now => {}
+                            Verdict::Later(_, None) => continue,
+                            Verdict::Later(rule, Some(until)) => {
+                                prop_assert!(until > now);
+                                let before = until - Duration::from_nanos(1);
+                                prop_assert_ne!(bucket.verdict(before.max(now)), Verdict::Now);
+                                // The instant that a rule names is not held by that rule.
+                                if let Verdict::Later(next, _) = bucket.verdict(until) {
+                                    prop_assert_ne!(next, rule);
+                                    continue;
+                                }
+                                now = until;
+                            }
+                        }
+                        prop_assert!(now >= paused);
+                        prop_assert!(bucket.ring.count(now) < bucket.n as usize);
+                        sends.push(now);
+                        out.push(bucket.send(now));
+                        let in_window = sends.iter().filter(|&&at| now - at < WINDOW).count();
+                        prop_assert!(in_window <= largest as usize, "{in_window} in a window");
+                    }
+                    Event::Answer(i) if !out.is_empty() => {
+                        let sent = out.swap_remove(i.index(out.len()));
+                        bucket.answered(sent, now);
+                    }
+                    Event::Refuse(i, hint) if !out.is_empty() => {
+                        let sent = out.swap_remove(i.index(out.len()));
+                        bucket.refused(sent, Some(Duration::from_secs(hint)), now, 0.5);
+                        let until = bucket.paused_until(now).unwrap();
+                        prop_assert!(until >= paused);
+                        paused = until;
+                        // What was refused does not count at the server.
+                        sends.clear();
+                    }
+                    Event::Lose(i) if !out.is_empty() => {
+                        let sent = out.swap_remove(i.index(out.len()));
+                        bucket.lost(sent, now);
+                    }
+                    Event::Plan(n) => {
+                        largest = largest.max(n);
+                        bucket.set_plan(plan(n));
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(bucket.in_flight() as usize, out.len());
+                prop_assert!(bucket.n >= 1 && bucket.n <= bucket.plan());
+            }
+            for sent in out {
+                bucket.answered(sent, now);
+            }
+            prop_assert_eq!(bucket.in_flight(), 0);
+            send(&mut bucket, &mut now);
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! tower layers that make any HTTP client service a resilient client of the Ploton API.
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -26,7 +26,7 @@ impl Wall {
     }
 
     /// Says that it was `wall` o'clock at `tokio`.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "mock"))]
     pub(crate) const fn set(wall: SystemTime, tokio: Instant) -> Self {
         Self { wall, tokio }
     }

@@ -1,0 +1,246 @@
+//! The stack on a real hyper client and real sockets, HTTP/1.1 and HTTP/2.
+
+mod support;
+
+use std::{error::Error, num::NonZeroU32, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use tower::{Layer, ServiceExt};
+use tower_ploton::{
+    Attempts, Origin, Plan, PlotonRetry, PlotonStack,
+    mock::{FakePloton, FakeServer, Fault, Outcome},
+    retry::AttemptsFailed,
+    stack::StackService,
+};
+
+use support::{create, json, key};
+
+type Stack = StackService<Client<HttpConnector, Full<Bytes>>>;
+
+/// So many requests a minute that nothing waits for long in real time.
+fn plan() -> Plan {
+    Plan::Enterprise {
+        requests_per_minute: NonZeroU32::new(600_000).unwrap(),
+        concurrent_tasks: NonZeroU32::new(1_000).unwrap(),
+    }
+}
+
+fn client(http2: bool) -> Client<HttpConnector, Full<Bytes>> {
+    Client::builder(TokioExecutor::new())
+        .http2_only(http2)
+        .build_http()
+}
+
+async fn start(fake: &FakePloton, http2: bool) -> (FakeServer, Stack) {
+    let server = fake.listen().await.unwrap();
+    let stack = PlotonStack::new(key(), plan())
+        .origin(Origin::parse(&server.url()).unwrap())
+        .retry(PlotonRetry::new().attempts(8));
+    (server, stack.layer(client(http2)))
+}
+
+async fn many_tasks_through_every_fault(http2: bool) {
+    let fake = FakePloton::new()
+        .seed(3)
+        .fault_rate(Fault::CutBefore, 0.05)
+        .fault_rate(Fault::CutAfter, 0.10)
+        .fault_rate(Fault::Status(StatusCode::INTERNAL_SERVER_ERROR), 0.10)
+        .fault_rate(Fault::Status(StatusCode::BAD_GATEWAY), 0.05);
+    let (server, stack) = start(&fake, http2).await;
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..100 {
+        let call = stack
+            .clone()
+            .oneshot(create(&server.url(), &format!("task {n}")));
+        calls.spawn(async move {
+            json(call.await.unwrap()).await["id"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        });
+    }
+    let mut ids = calls.join_all().await;
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 100);
+    let counts = fake.counts();
+    assert_eq!((counts.created, counts.duplicated), (100, 0));
+    assert!(
+        counts.replayed > 0,
+        "a cut after the creation was made good by the stored answer"
+    );
+    assert!(fake.attempts().iter().all(|attempt| attempt.authorized));
+}
+
+#[tokio::test]
+async fn many_tasks_through_every_fault_http1() {
+    many_tasks_through_every_fault(false).await;
+}
+
+#[tokio::test]
+async fn many_tasks_through_every_fault_http2() {
+    many_tasks_through_every_fault(true).await;
+}
+
+async fn one_task_through(fault: Fault, http2: bool) -> Vec<Outcome> {
+    let fake = FakePloton::new();
+    let (server, stack) = start(&fake, http2).await;
+    fake.fail_next(fault);
+    let response = stack.oneshot(create(&server.url(), "one")).await.unwrap();
+    assert_eq!(response.status(), StatusCode::CREATED);
+    assert_eq!(json(response).await["id"], fake.tasks()[0].id);
+    assert_eq!(fake.tasks().len(), 1);
+    let attempts = fake.attempts();
+    assert_eq!(attempts[0].idempotency_key, attempts[1].idempotency_key);
+    assert!(attempts[0].idempotency_key.is_some());
+    attempts
+        .iter()
+        .map(|attempt| attempt.outcome.clone())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_cut_before_or_after_the_creation_ends_in_one_task() {
+    let created = Outcome::Answered(StatusCode::CREATED);
+    for http2 in [false, true] {
+        let outcomes = one_task_through(Fault::CutBefore, http2).await;
+        assert_eq!(outcomes, [Outcome::CutBefore, created.clone()]);
+        let outcomes = one_task_through(Fault::CutAfter, http2).await;
+        assert_eq!(outcomes, [Outcome::CutAfter, created.clone()]);
+    }
+}
+
+#[tokio::test]
+async fn a_hung_attempt_is_given_up_and_repeated() {
+    let fake = FakePloton::new();
+    let server = fake.listen().await.unwrap();
+    let stack = PlotonStack::new(key(), plan())
+        .origin(Origin::parse(&server.url()).unwrap())
+        .attempt_timeout(Duration::from_millis(200));
+    fake.fail_next(Fault::Hang);
+    let service = stack.layer(client(false));
+    let response = service.oneshot(create(&server.url(), "one")).await.unwrap();
+    assert_eq!(response.status(), StatusCode::CREATED);
+    assert_eq!(fake.counts().attempts, 2);
+    let limit = stack.rate_limit_handle().snapshot();
+    assert_eq!((limit.in_flight, limit.waiting), (0, 0));
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_tried_again_even_without_a_key() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let service = PlotonRetry::new().attempts(3).layer(client(false));
+    let error = service.oneshot(create(&url, "one")).await.unwrap_err();
+    let failed = error.downcast_ref::<AttemptsFailed>().expect("tried again");
+    assert_eq!(failed.attempts().made(), 3);
+    let source = failed.source().unwrap();
+    assert!(
+        source
+            .downcast_ref::<hyper_util::client::legacy::Error>()
+            .unwrap()
+            .is_connect()
+    );
+}
+
+#[tokio::test]
+async fn a_cut_post_without_a_key_is_not_repeated() {
+    for http2 in [false, true] {
+        let fake = FakePloton::new();
+        let server = fake.listen().await.unwrap();
+        for fault in [Fault::CutBefore, Fault::CutAfter] {
+            fake.fail_next(fault);
+            let service = PlotonRetry::new().layer(client(http2));
+            let mut request = create(&server.url(), "one");
+            let value = format!("Bearer {}", support::KEY).parse().unwrap();
+            request.headers_mut().insert("authorization", value);
+            let error = service.oneshot(request).await.unwrap_err();
+            assert!(error.is::<hyper_util::client::legacy::Error>(), "{error:?}");
+        }
+        assert_eq!(fake.counts().attempts, 2);
+    }
+}
+
+#[tokio::test]
+async fn what_went_wrong_carries_its_story() {
+    let fake = FakePloton::new();
+    let (server, stack) = start(&fake, false).await;
+    let response = stack
+        .clone()
+        .oneshot(create(&server.url(), ""))
+        .await
+        .unwrap();
+    assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let story = response.extensions().get::<Attempts>().unwrap();
+    assert_eq!(story.made(), 1);
+    let key = story.idempotency_key().unwrap().as_str().to_owned();
+    assert_eq!(fake.attempts()[0].idempotency_key.as_ref(), Some(&key));
+}
+
+#[tokio::test]
+async fn garbage_in_the_headers_of_the_server_is_no_panic() {
+    let (server, stack, fake) = {
+        let fake = FakePloton::new();
+        let (server, stack) = start(&fake, false).await;
+        (server, stack, fake)
+    };
+    let values: [&[u8]; 7] = [
+        b"",
+        b"-1",
+        b"\xff\xfe",
+        b"1e400",
+        b"18446744073709551616",
+        b"NaN",
+        b"a, b;c=\"d",
+    ];
+    for status in [
+        StatusCode::INTERNAL_SERVER_ERROR,
+        StatusCode::OK,
+        StatusCode::TOO_MANY_REQUESTS,
+    ] {
+        for value in values {
+            let value = http::HeaderValue::from_bytes(value).unwrap();
+            let names = [
+                "retry-after",
+                "x-ratelimit-limit",
+                "x-ratelimit-remaining",
+                "date",
+                "idempotent-replayed",
+            ];
+            let mut headers: http::HeaderMap = names
+                .map(|name| (http::HeaderName::from_static(name), value.clone()))
+                .into_iter()
+                .collect();
+            // A short pause, so that the test is short.
+            headers.insert("x-ratelimit-reset", "1".parse().unwrap());
+            if status == StatusCode::TOO_MANY_REQUESTS && value != "" {
+                continue;
+            }
+            fake.fail_next(Fault::Respond(status, headers));
+            let get = Request::get(format!("{}/v1/tasks", server.url())).body(Full::default());
+            let response = stack.clone().oneshot(get.unwrap()).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+            response.into_body().collect().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_uri_without_a_host_is_an_error_and_no_key_leaves() {
+    let fake = FakePloton::new();
+    let (_server, stack) = start(&fake, false).await;
+    for uri in ["/v1/tasks", "*", "https:", "example"] {
+        let Ok(request) = Request::get(uri).body(Full::default()) else {
+            continue;
+        };
+        stack.clone().oneshot(request).await.unwrap_err();
+    }
+    assert_eq!(fake.counts().attempts, 0);
+}

@@ -31,9 +31,13 @@ pub struct IdempotencyKey(HeaderValue);
 impl IdempotencyKey {
     /// Makes a new key: `req_` and 128 bits from the thread's cryptographic generator, in hexadecimal.
     #[must_use]
+    #[allow(
+        clippy::expect_used,
+        clippy::missing_panics_doc,
+        reason = "hexadecimal digits can always be sent"
+    )]
     pub fn random() -> Self {
         let bits: u128 = rand::random();
-        #[allow(clippy::expect_used, reason = "hexadecimal digits can be sent")]
         let key = HeaderValue::try_from(format!("req_{bits:032x}")).expect("visible ASCII");
         Self(key)
     }

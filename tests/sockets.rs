@@ -2,16 +2,26 @@
 
 mod support;
 
-use std::{error::Error, num::NonZeroU32, time::Duration};
+use std::{
+    error::Error,
+    future, io,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
+    rt::{TokioExecutor, TokioIo},
 };
-use tower::{Layer, ServiceExt};
+use tokio::net::{TcpListener, TcpStream};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_ploton::{
     Attempts, Origin, Plan, PlotonRetry, PlotonStack,
     mock::{FakePloton, FakeServer, Fault, Outcome},
@@ -150,6 +160,68 @@ async fn a_refused_connection_is_tried_again_even_without_a_key() {
     );
 }
 
+/// How often a POST without a key was tried by a client whose connector fails with `kind`.
+async fn attempts_on_connect_error(kind: io::ErrorKind) -> u32 {
+    let connector = service_fn(move |_: Uri| {
+        future::ready(Err::<TokioIo<TcpStream>, _>(io::Error::from(kind)))
+    });
+    let client = Client::builder(TokioExecutor::new()).build(connector);
+    let service = PlotonRetry::new().attempts(2).layer(client);
+    let request = create("https://api.ploton.ai", "one");
+    let error = service.oneshot(request).await.unwrap_err();
+    let failed = error.downcast_ref::<AttemptsFailed>();
+    failed.map_or(1, |failed| failed.attempts().made())
+}
+
+#[tokio::test]
+async fn a_tls_failure_is_final_and_every_other_connect_error_is_not() {
+    use io::ErrorKind::{
+        ConnectionRefused, HostUnreachable, InvalidData, InvalidInput, TimedOut, Unsupported,
+    };
+    for kind in [InvalidData, InvalidInput, Unsupported] {
+        assert_eq!(attempts_on_connect_error(kind).await, 1, "{kind}");
+    }
+    for kind in [ConnectionRefused, HostUnreachable, TimedOut] {
+        assert_eq!(attempts_on_connect_error(kind).await, 2, "{kind}");
+    }
+}
+
+/// An HTTP/2 server that resets the first stream for `reason`, answers the others with 201, and counts them.
+async fn resets_the_first_stream(reason: h2::Reason) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let streams = Arc::new(AtomicUsize::new(0));
+    let count = streams.clone();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let mut connection = h2::server::handshake(socket).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                if count.fetch_add(1, Ordering::Relaxed) == 0 {
+                    respond.send_reset(reason);
+                } else {
+                    let response = Response::builder().status(201).body(()).unwrap();
+                    respond.send_response(response, true).unwrap();
+                }
+            }
+        }
+    });
+    (url, streams)
+}
+
+#[tokio::test]
+async fn a_refused_stream_was_not_sent_and_a_reset_one_may_have_been() {
+    let (url, streams) = resets_the_first_stream(h2::Reason::REFUSED_STREAM).await;
+    let service = PlotonRetry::new().layer(client(true));
+    let response = service.oneshot(create(&url, "one")).await.unwrap();
+    assert_eq!(response.status(), StatusCode::CREATED);
+    assert_eq!(streams.load(Ordering::Relaxed), 2);
+
+    let (url, streams) = resets_the_first_stream(h2::Reason::INTERNAL_ERROR).await;
+    let service = PlotonRetry::new().layer(client(true));
+    service.oneshot(create(&url, "one")).await.unwrap_err();
+    assert_eq!(streams.load(Ordering::Relaxed), 1);
+}
+
 #[tokio::test]
 async fn a_cut_post_without_a_key_is_not_repeated() {
     for http2 in [false, true] {
@@ -174,7 +246,7 @@ async fn what_went_wrong_carries_its_story() {
     let (server, stack) = start(&fake, false).await;
     let response = stack
         .clone()
-        .oneshot(create(&server.url(), ""))
+        .oneshot(create(&server.url(), &"x".repeat(10_001)))
         .await
         .unwrap();
     assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);

@@ -1,0 +1,139 @@
+//! What the layers log: enough for whoever is on call, and no secret.
+
+mod support;
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use http::{StatusCode, header::AUTHORIZATION};
+use tower::{BoxError, Layer, ServiceBuilder, ServiceExt};
+use tower_ploton::{
+    Plan, PlotonAuth, PlotonIdempotency, PlotonRetry, PlotonStack,
+    mock::{FakePloton, Fault},
+};
+use tracing::{Level, subscriber::DefaultGuard};
+
+use support::{KEY, create, key};
+
+const PLOTON: &str = "https://api.ploton.ai";
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// All that this thread logs from now on, at every level.
+    fn capture() -> (Self, DefaultGuard) {
+        let log = Self::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(Level::TRACE)
+            .with_ansi(false)
+            .with_writer(log.clone());
+        let guard = tracing::subscriber::set_default(subscriber.finish());
+        (log, guard)
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl tracing_subscriber::fmt::MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+fn troubled() -> FakePloton {
+    let fake = FakePloton::new();
+    fake.fail_next(Fault::CutAfter);
+    fake.fail_next(Fault::RateLimited {
+        retry_after: Some(Duration::from_secs(2)),
+    });
+    fake
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_log_line_and_no_debug_output_holds_the_key() {
+    let (log, _guard) = Log::capture();
+    let fake = troubled();
+    let stack = PlotonStack::new(key(), Plan::Production);
+    let service = stack.layer(fake.clone());
+    let mut shown = format!("{stack:?} {service:?} {fake:?}");
+    let response = service
+        .clone()
+        .oneshot(create(PLOTON, "one"))
+        .await
+        .unwrap();
+    assert_eq!(response.status(), StatusCode::CREATED);
+    for _ in 0..4 {
+        fake.fail_next(Fault::CutBefore);
+    }
+    let error = service.oneshot(create(PLOTON, "two")).await.unwrap_err();
+    let mut cause: Option<&dyn std::error::Error> = Some(&*error);
+    while let Some(error) = cause {
+        shown += &format!("{error} {error:?}");
+        cause = error.source();
+    }
+    shown += &format!("{:?} {:?} {}", fake.attempts(), fake.tasks(), log.text());
+    assert!(shown.contains("sending the request again"), "{shown}");
+    assert!(shown.contains("a 429 pauses all requests"), "{shown}");
+    let secret = KEY.strip_prefix("pk_test_").unwrap();
+    assert!(!shown.contains(secret), "{shown}");
+    assert!(!shown.contains(AUTHORIZATION.as_str()), "{shown}");
+}
+
+/// What a retry logs, with the idempotency layer outside and inside the retry layer.
+async fn logged(key_in_span: bool, outside: bool) -> (String, String) {
+    let (log, _guard) = Log::capture();
+    let fake = troubled();
+    let idempotency = PlotonIdempotency::new().key_in_span(key_in_span);
+    let retry = PlotonRetry::new().key_in_span(key_in_span);
+    let auth = PlotonAuth::new(key());
+    let request = create(PLOTON, "one");
+    let network = ServiceBuilder::new()
+        .map_err(BoxError::from)
+        .layer(auth)
+        .service(fake.clone());
+    let response = if outside {
+        idempotency
+            .layer(retry.layer(network))
+            .oneshot(request)
+            .await
+    } else {
+        retry
+            .layer(idempotency.layer(network))
+            .oneshot(request)
+            .await
+    };
+    assert_eq!(response.unwrap().status(), StatusCode::CREATED);
+    let key = fake.attempts()[0].idempotency_key.clone().unwrap();
+    (log.text(), key)
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_retry_names_the_idempotency_key_unless_that_is_turned_off() {
+    for outside in [true, false] {
+        let (log, key) = logged(true, outside).await;
+        assert_eq!(log.lines().count(), 2, "{log}");
+        assert!(log.lines().all(|line| line.contains(&key)), "{log}");
+        let (log, key) = logged(false, outside).await;
+        assert_eq!(log.lines().count(), 2, "{log}");
+        assert!(!log.contains(&key), "{log}");
+    }
+}

@@ -322,21 +322,66 @@ async fn a_ready_service_that_is_not_called_stops_nobody_and_is_served_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_waits_gives_the_readiness_of_the_inner_service_back() {
-    let limit = PlotonRateLimit::new(Plan::Prototyping);
-    let arrivals = Arc::default();
-    let service = limit.layer(ConcurrencyLimit::new(server(&arrivals, |_| 20), 1));
+async fn no_readiness_of_the_inner_service_is_held_while_a_token_is_awaited() {
+    let (limit, other, mut handle) = answered_once().await;
+    let inner = ConcurrencyLimit::new(server(&Arc::default(), |_| 20), 1);
+    let mut permit = inner.clone();
     let mut context = task::spawn(());
-    let mut parked = service.clone();
-    // Has its turn and the only permit, and is passed: the other takes its turn and waits for the permit.
-    context.enter(|cx, _| assert_ready_ok!(parked.poll_ready(cx)));
-    let other = tokio::spawn(service.clone().oneshot(get()));
-    time::sleep(SECOND).await;
-    assert_eq!(arrivals.lock().unwrap().len(), 0);
-    let called = tokio::spawn(parked.call(get()));
-    called.await.unwrap().unwrap();
-    other.await.unwrap().unwrap();
-    assert_eq!(arrivals.lock().unwrap().len(), 2);
+    let mut is_free =
+        |permit: &mut ConcurrencyLimit<_>| context.enter(|cx, _| permit.poll_ready(cx).is_ready());
+    let mut parked = limit.layer(inner);
+    task::spawn(()).enter(|cx, _| assert_ready_ok!(parked.poll_ready(cx)));
+    assert!(!is_free(&mut permit), "the parked service has it");
+
+    // Another takes the token, so the call waits.
+    time::advance(Duration::from_millis(60)).await;
+    let mut quicker = task::spawn(other.clone().oneshot(get()));
+    assert_pending!(quicker.poll());
+    let mut call = task::spawn(parked.call(get()));
+    assert_pending!(call.poll());
+    assert!(is_free(&mut permit), "given back before the wait");
+
+    // Its turn comes while the permit is taken, and passes.
+    time::advance(2 * STEP).await;
+    assert_pending!(call.poll());
+    time::advance(Duration::from_millis(60)).await;
+    let mut quicker_again = task::spawn(other.clone().oneshot(get()));
+    assert_pending!(quicker_again.poll());
+    drop(permit.call(get()));
+    assert_pending!(call.poll());
+    assert!(is_free(&mut permit), "given back when the token was gone");
+    drop(permit);
+
+    for _ in 0..2 {
+        handle
+            .next_request()
+            .await
+            .unwrap()
+            .1
+            .send_response(answer(StatusCode::OK));
+    }
+    time::advance(2 * STEP).await;
+    assert_eq!(call.await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_whose_inner_service_is_busy_stops_nobody() {
+    let (limit, other, mut handle) = answered_once().await;
+    let inner = ConcurrencyLimit::new(server(&Arc::default(), |_| 20), 1);
+    let mut permit = inner.clone();
+    permit.ready().await.unwrap();
+    let busy = tokio::spawn(limit.layer(inner).oneshot(get()));
+    tokio::task::yield_now().await;
+    let quicker = tokio::spawn(other.oneshot(get()));
+    handle
+        .next_request()
+        .await
+        .unwrap()
+        .1
+        .send_response(answer(StatusCode::OK));
+    quicker.await.unwrap().unwrap();
+    drop(permit);
+    busy.await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]

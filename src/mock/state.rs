@@ -18,7 +18,6 @@ use {
 use super::{
     answer::{self, Answer, ErrorCode},
     fault::{Fault, Faults},
-    iso8601,
     keys::Keys,
     limit::{Limiter, Verdict},
     record::{Attempt, Outcome},
@@ -263,7 +262,7 @@ impl State {
             prompt,
             idempotency_key: key.map(str::to_owned),
             duration: self.task_duration,
-            date: iso8601::format(self.wall.at(now)),
+            date: iso8601(self.wall.at(now)),
         };
         let (id, answer) = self.tasks.create(new, now);
         if let Some(attempt) = self.attempts.get_mut(arrival.place) {
@@ -361,8 +360,27 @@ fn is_json(kind: &HeaderValue) -> bool {
     })
 }
 
+/// `2025-06-15T14:22:03Z`
+fn iso8601(time: SystemTime) -> String {
+    let seconds = i64::try_from(epoch(time)).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(seconds)
+        .unwrap_or(jiff::Timestamp::MAX)
+        .to_string()
+}
+
 /// Whole seconds since 1970, rounded down, as servers do.
 fn epoch(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_written_as_the_api_writes_them() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_749_997_323_999);
+        assert_eq!(iso8601(time), "2025-06-15T14:22:03Z");
+    }
 }

@@ -4,6 +4,7 @@
 //!
 //! `PLOTON_API_KEY=pk_… cargo run --example quickstart -- --real` lists the account's tasks at the real API, and changes
 //! nothing there. `--log` shows what the layers say.
+#![allow(clippy::indexing_slicing, reason = "indexing JSON does not panic")]
 
 use std::{collections::HashSet, env, process::ExitCode, time::Duration};
 

@@ -1,4 +1,11 @@
 //! What the layers log: enough for whoever is on call, and no secret.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
 
 mod support;
 

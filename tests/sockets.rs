@@ -1,4 +1,11 @@
 //! The stack on a real hyper client and real sockets, HTTP/1.1 and HTTP/2.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
 
 mod support;
 
@@ -109,10 +116,7 @@ async fn one_task_through(fault: Fault, http2: bool) -> Vec<Outcome> {
     let attempts = fake.attempts();
     assert_eq!(attempts[0].idempotency_key, attempts[1].idempotency_key);
     assert!(attempts[0].idempotency_key.is_some());
-    attempts
-        .iter()
-        .map(|attempt| attempt.outcome.clone())
-        .collect()
+    attempts.iter().map(|attempt| attempt.outcome).collect()
 }
 
 #[tokio::test]
@@ -120,9 +124,9 @@ async fn a_cut_before_or_after_the_creation_ends_in_one_task() {
     let created = Outcome::Answered(StatusCode::CREATED);
     for http2 in [false, true] {
         let outcomes = one_task_through(Fault::CutBefore, http2).await;
-        assert_eq!(outcomes, [Outcome::CutBefore, created.clone()]);
+        assert_eq!(outcomes, [Outcome::CutBefore, created]);
         let outcomes = one_task_through(Fault::CutAfter, http2).await;
-        assert_eq!(outcomes, [Outcome::CutAfter, created.clone()]);
+        assert_eq!(outcomes, [Outcome::CutAfter, created]);
     }
 }
 
@@ -292,7 +296,7 @@ async fn garbage_in_the_headers_of_the_server_is_no_panic() {
                 .collect();
             // A short pause, so that the test is short.
             headers.insert("x-ratelimit-reset", "1".parse().unwrap());
-            if status == StatusCode::TOO_MANY_REQUESTS && value != "" {
+            if status == StatusCode::TOO_MANY_REQUESTS && !value.is_empty() {
                 continue;
             }
             fake.fail_next(Fault::Respond(status, headers));

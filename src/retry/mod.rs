@@ -53,7 +53,7 @@ use crate::{
 /// The deadline starts with `call`: a wait in `poll_ready` before the first attempt is not counted, every later wait is;
 /// with a `buffer` between this layer and a rate limit, the wait for a token is counted.
 ///
-/// [`Deadline`](crate::Deadline) and [`MaxAttempts`](crate::MaxAttempts) in a request's extensions take the place of the
+/// [`Deadline`] and [`MaxAttempts`] in a request's extensions take the place of the
 /// layer's own. The layer needs a tokio runtime with time enabled.
 ///
 /// # Errors

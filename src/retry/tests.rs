@@ -50,7 +50,7 @@ impl Server {
         for _ in 0..400_000 {
             assert_pending!(call.poll());
             if let Poll::Ready(Some((_, answer))) = task::spawn(self.handle.next_request()).poll() {
-                return (start.elapsed_until_now(), answer);
+                return (since(start), answer);
             }
             time::advance(Duration::from_millis(1)).await;
         }
@@ -64,14 +64,8 @@ impl Server {
     }
 }
 
-trait Elapsed {
-    fn elapsed_until_now(self) -> Duration;
-}
-
-impl Elapsed for Instant {
-    fn elapsed_until_now(self) -> Duration {
-        Instant::now() - self
-    }
+fn since(start: Instant) -> Duration {
+    Instant::now() - start
 }
 
 fn get() -> Request<String> {
@@ -191,7 +185,7 @@ async fn when_attempts_are_exhausted_the_last_answer_is_handed_back_whole() {
     assert_eq!(response.body(), "answer 500");
     let story = response.extensions().get::<Attempts>().unwrap();
     assert_eq!(story.made(), 4);
-    assert_eq!(story.elapsed(), start.elapsed_until_now());
+    assert_eq!(story.elapsed(), since(start));
     assert_eq!(story.last_hint(), Some(Duration::from_secs(2)));
     assert_eq!(story.idempotency_key().unwrap().as_str(), "mine");
     server.is_left_alone().await;

@@ -112,7 +112,8 @@ async fn logged(key_in_span: bool, outside: bool) -> (String, String) {
     let idempotency = PlotonIdempotency::new().key_in_span(key_in_span);
     let retry = PlotonRetry::new().key_in_span(key_in_span);
     let auth = PlotonAuth::new(key());
-    let request = create(PLOTON, "one");
+    let mut request = create(PLOTON, "one");
+    *request.uri_mut() = format!("{PLOTON}/v1/tasks?token=hunter2").parse().unwrap();
     let network = ServiceBuilder::new()
         .map_err(BoxError::from)
         .layer(auth)
@@ -129,6 +130,7 @@ async fn logged(key_in_span: bool, outside: bool) -> (String, String) {
             .await
     };
     assert_eq!(response.unwrap().status(), StatusCode::CREATED);
+    assert!(!log.text().contains("hunter2"), "a query may hold anything");
     let key = fake.attempts()[0].idempotency_key.clone().unwrap();
     (log.text(), key)
 }
@@ -143,4 +145,26 @@ async fn every_retry_names_the_idempotency_key_unless_that_is_turned_off() {
         assert_eq!(log.lines().count(), 2, "{log}");
         assert!(!log.contains(&key), "{log}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_is_one_line_that_says_which_request_which_attempt_how_long_and_why() {
+    let (log, _) = logged(true, true).await;
+    let lines: Vec<_> = log.lines().collect();
+    for line in &lines {
+        assert!(line.contains("INFO"), "{line}");
+        assert!(line.contains("http.request.method=\"POST\""), "{line}");
+        assert!(line.contains("server.address=\"api.ploton.ai\""), "{line}");
+        assert!(line.contains("url.path=\"/v1/tasks\""), "{line}");
+        assert!(line.contains("delay_ms="), "{line}");
+    }
+    assert!(
+        lines[0].contains("error.type=\"connection_reset\""),
+        "{log}"
+    );
+    assert!(lines[0].contains("http.request.resend_count=1"), "{log}");
+    assert!(lines[0].contains("delay_from=\"backoff\""), "{log}");
+    assert!(lines[1].contains("http.response.status_code=429"), "{log}");
+    assert!(lines[1].contains("http.request.resend_count=2"), "{log}");
+    assert!(lines[1].contains("delay_from=\"retry-after\""), "{log}");
 }

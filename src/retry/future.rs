@@ -9,7 +9,6 @@ use std::{
 
 use http::{Request, Response, StatusCode};
 use http_body::Body;
-use hyper::body::Buf;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::{BoxError, Service};
@@ -18,6 +17,7 @@ use tracing::{Span, field};
 use super::{
     AttemptsFailed, DeadlinePassed, PlotonRetry, RetryBody,
     classify::{self, Outcome},
+    discarded::Discarded,
     kept::Kept,
 };
 use crate::{
@@ -344,52 +344,6 @@ impl End {
     }
 }
 
-pin_project! {
-    /// The body of an answer that nobody will read: an HTTP/1 connection can be used again only when it was read.
-    struct Discarded<R> {
-        #[pin]
-        body: Option<R>,
-        read: usize,
-        since: Instant,
-    }
-}
-
-impl<R> Discarded<R> {
-    fn new(response: Option<Response<R>>, since: Instant) -> Self {
-        Self {
-            body: response.map(Response::into_body),
-            read: 0,
-            since,
-        }
-    }
-
-    /// When the rest is dropped unread; `None` where nothing is left.
-    fn gives_up(&self) -> Option<Instant> {
-        self.body.as_ref().map(|_| self.since + DRAIN_TIME)
-    }
-}
-
-impl<R: Body> Discarded<R> {
-    /// Reads what is there, and drops the body at its end or past a small bound.
-    fn poll_drain(self: Pin<&mut Self>, cx: &mut Context<'_>, now: Instant) {
-        let mut this = self.project();
-        while let Some(body) = this.body.as_mut().as_pin_mut() {
-            match body.poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    let len = frame.data_ref().map_or(0, Buf::remaining);
-                    *this.read = this.read.saturating_add(len);
-                    if *this.read <= DRAIN_BYTES {
-                        continue;
-                    }
-                }
-                Poll::Pending if now < *this.since + DRAIN_TIME => return,
-                _ => {}
-            }
-            this.body.set(None);
-        }
-    }
-}
-
 /// The span of a logical request, with the names of OpenTelemetry's HTTP conventions. No query: it may hold anything.
 pub(super) fn span<B>(request: &Request<B>, key_in_span: bool) -> Span {
     let key = request
@@ -419,8 +373,5 @@ where
     }
 }
 
-/// What is read of a discarded answer at the most: more costs more than a new connection.
-const DRAIN_BYTES: usize = 64 * 1024;
-const DRAIN_TIME: Duration = Duration::from_millis(50);
 /// Not to be seen: the states leave no way to it.
 const ALREADY_SENT: &str = "the request was already sent again";

@@ -13,6 +13,7 @@ use tower::{BoxError, Layer, Service};
 
 mod backoff;
 mod classify;
+mod discarded;
 mod error;
 mod future;
 mod kept;
@@ -205,7 +206,8 @@ where
         let idempotent = classify::is_idempotent(request.method());
         if most > 1 && !idempotent && !request.headers().contains_key(IDEMPOTENCY_KEY) {
             // An idempotency layer inside this one then mints one key, not one per attempt, and says so here.
-            request.extensions_mut().insert(LogicalRequest::default());
+            let extensions = request.extensions_mut();
+            extensions.get_or_insert_with(LogicalRequest::default);
         }
         let kept = Kept::of(&request, most);
         let span = future::span(&request, self.layer.key_in_span);

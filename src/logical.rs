@@ -12,9 +12,8 @@ use tokio::time::Instant;
 
 use crate::idempotency_key::IdempotencyKey;
 
-/// The instant after which a request is worth nothing: put it into the request's extensions, and no layer waits past it.
-///
-/// It takes the place of [`PlotonRetry`](crate::PlotonRetry)'s own deadline, be it earlier or later.
+/// The instant after which a request is worth nothing: put it into the request's extensions, and it takes the place of
+/// [`PlotonRetry::deadline`](crate::PlotonRetry::deadline), be it earlier or later.
 ///
 /// # Example
 ///

@@ -9,7 +9,7 @@
 use std::{collections::HashSet, env, process::ExitCode, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::{Value, json};
@@ -92,7 +92,7 @@ async fn create_on_the_fake() -> Result<ExitCode, BoxError> {
             Err(error) => println!("a task was not created: {error}"),
         }
     }
-    let created_before_listing = fake.counts().attempts;
+    let to_create = fake.counts().attempts;
 
     let (mut listed, mut lists) = (HashSet::new(), 0);
     loop {
@@ -112,20 +112,20 @@ async fn create_on_the_fake() -> Result<ExitCode, BoxError> {
 
     let counts = fake.counts();
     let attempts = fake.attempts();
-    let ended = |outcome: Outcome| {
-        attempts
+    let ended = |outcome| {
+        let posts = attempts
             .iter()
-            .filter(|attempt| attempt.outcome == outcome)
-            .count()
+            .filter(|attempt| attempt.method == Method::POST);
+        posts.filter(|attempt| attempt.outcome == outcome).count()
     };
-    let retried = attempts.len() - submitted - lists;
+    let retried = attempts.len().saturating_sub(submitted + lists);
     println!("What arrived at the server:");
     println!(
-        "  {created_before_listing} attempts to create a task, and {} to list them",
-        attempts.len() as u64 - created_before_listing
+        "  {to_create} attempts to create a task, and {} to list them",
+        attempts.len() as u64 - to_create
     );
     println!(
-        "  {} answered 500",
+        "  {} of the first answered 500",
         ended(Outcome::Answered(StatusCode::INTERNAL_SERVER_ERROR))
     );
     println!(

@@ -1,11 +1,12 @@
 //! Adds the bearer key, to Ploton's own origin only.
 
 use std::{
+    fmt,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use http::{Request, header::AUTHORIZATION};
+use http::{Request, Response, header::AUTHORIZATION};
 use pin_project_lite::pin_project;
 use tower::{BoxError, Layer, Service};
 
@@ -92,14 +93,14 @@ pub struct AuthService<S> {
     layer: PlotonAuth,
 }
 
-impl<S, B> Service<Request<B>> for AuthService<S>
+impl<S, B, R> Service<Request<B>> for AuthService<S>
 where
-    S: Service<Request<B>>,
+    S: Service<Request<B>, Response = Response<R>> + Clone,
     S::Error: Into<BoxError>,
 {
-    type Response = S::Response;
+    type Response = Response<R>;
     type Error = BoxError;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ResponseFuture<S, B>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx).map_err(Into::into)
@@ -128,15 +129,16 @@ where
 
 pin_project! {
     /// The future of [`AuthService`]; dropping it cancels the request.
-    #[derive(Debug)]
-    pub struct ResponseFuture<F> {
+    pub struct ResponseFuture<S, B>
+    where
+        S: Service<Request<B>>,
+    {
         #[pin]
-        state: State<F>,
+        state: State<S::Future>,
     }
 }
 
 pin_project! {
-    #[derive(Debug)]
     #[project = StateProj]
     enum State<F> {
         /// The request went on to the inner service.
@@ -146,12 +148,12 @@ pin_project! {
     }
 }
 
-impl<F, T, E> Future for ResponseFuture<F>
+impl<S, B, R> Future for ResponseFuture<S, B>
 where
-    F: Future<Output = Result<T, E>>,
-    E: Into<BoxError>,
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
 {
-    type Output = Result<T, BoxError>;
+    type Output = Result<Response<R>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match self.project().state.project() {
@@ -161,9 +163,21 @@ where
     }
 }
 
+impl<S, B> fmt::Debug for ResponseFuture<S, B>
+where
+    S: Service<Request<B>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let refused = matches!(self.state, State::Refused);
+        f.debug_struct("ResponseFuture")
+            .field("refused", &refused)
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use http::{HeaderValue, Response};
+    use http::HeaderValue;
     use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
     use tower_test::mock;
 

@@ -58,6 +58,8 @@ impl PlotonIdempotency {
     }
 
     /// Whether the key is recorded in the current tracing span, as `ploton.idempotency_key`; by default it is.
+    /// [`PlotonRetry`](crate::PlotonRetry) inside this layer has a span and a
+    /// [switch](crate::PlotonRetry::key_in_span) of its own.
     pub fn key_in_span(mut self, recorded: bool) -> Self {
         self.key_in_span = recorded;
         self
@@ -114,9 +116,10 @@ where
     }
 }
 
-/// The key that `request` now carries; `None` where the caller's own header is no text.
+/// The key that `request` now carries; `None` where the caller's own header can't be one.
 fn give_key<B>(request: &mut Request<B>) -> Option<IdempotencyKey> {
-    if request.headers().contains_key(IDEMPOTENCY_KEY) {
+    let own = request.headers().get(IDEMPOTENCY_KEY);
+    if own.is_some_and(|own| !own.is_empty()) {
         return IdempotencyKey::of(request.headers());
     }
     let extensions = request.extensions();
@@ -252,6 +255,17 @@ mod tests {
         let (arrived, response) = sent(&mut pair, post(), StatusCode::UNPROCESSABLE_ENTITY).await;
         let told = response.extensions().get::<IdempotencyKey>().unwrap();
         assert_eq!(told.as_str(), key(&arrived));
+    }
+
+    #[tokio::test]
+    async fn an_empty_header_is_no_key_of_the_callers() {
+        let mut pair = spawn();
+        let mut request = post();
+        let empty = http::HeaderValue::from_static("");
+        request.headers_mut().insert(IDEMPOTENCY_KEY, empty);
+        let (arrived, _) = sent(&mut pair, request, StatusCode::OK).await;
+        assert!(key(&arrived).starts_with("req_"));
+        assert_eq!(arrived.headers().len(), 1);
     }
 
     #[tokio::test]

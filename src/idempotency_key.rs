@@ -48,7 +48,7 @@ impl IdempotencyKey {
     ///
     /// Where it is empty, longer than 255 characters, or has a character that is not visible ASCII.
     pub fn parse(key: &str) -> Result<Self, InvalidIdempotencyKey> {
-        if key.is_empty() || key.len() > MAX_LEN || !key.bytes().all(|b| b.is_ascii_graphic()) {
+        if !is_key(key.as_bytes()) {
             return Err(InvalidIdempotencyKey(()));
         }
         HeaderValue::from_str(key)
@@ -65,8 +65,14 @@ impl IdempotencyKey {
     /// The key that a caller set as a header, where it can be one.
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         let value = headers.get(IDEMPOTENCY_KEY)?;
-        value.to_str().ok().filter(|key| !key.is_empty())?;
-        Some(Self(value.clone()))
+        is_key(value.as_bytes()).then(|| Self(value.clone()))
+    }
+
+    /// Whether a header carries a key that the server can tell a second time from the first by.
+    pub(crate) fn is_in(headers: &HeaderMap) -> bool {
+        headers
+            .get(IDEMPOTENCY_KEY)
+            .is_some_and(|value| is_key(value.as_bytes()))
     }
 
     pub(crate) fn header(&self) -> HeaderValue {
@@ -106,6 +112,10 @@ impl fmt::Display for InvalidIdempotencyKey {
 
 impl Error for InvalidIdempotencyKey {}
 
+fn is_key(key: &[u8]) -> bool {
+    (1..=MAX_LEN).contains(&key.len()) && key.iter().all(u8::is_ascii_graphic)
+}
+
 const MAX_LEN: usize = 255;
 
 #[cfg(test)]
@@ -141,11 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_is_no_text_is_no_key() {
+    fn a_header_that_is_no_key_is_none() {
         let mut headers = HeaderMap::new();
         assert_eq!(IdempotencyKey::of(&headers), None);
-        headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_bytes(b"\xff").unwrap());
-        assert_eq!(IdempotencyKey::of(&headers), None);
+        for value in [b"\xff".as_slice(), b"", b"two words", &[b'k'; 256]] {
+            headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_bytes(value).unwrap());
+            assert_eq!(IdempotencyKey::of(&headers), None);
+            assert!(!IdempotencyKey::is_in(&headers));
+        }
         headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_static("\"mine\""));
         assert_eq!(IdempotencyKey::of(&headers).unwrap().as_str(), "\"mine\"");
     }

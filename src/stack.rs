@@ -59,6 +59,8 @@ pub struct PlotonStack {
     rate_limit: PlotonRateLimit,
     auth: PlotonAuth,
     attempt_timeout: Duration,
+    /// `Some` where the layers' own origins do not count.
+    origin: Option<Origin>,
 }
 
 impl PlotonStack {
@@ -70,13 +72,14 @@ impl PlotonStack {
             rate_limit: PlotonRateLimit::new(plan),
             auth: PlotonAuth::new(key),
             attempt_timeout: Duration::from_secs(30),
+            origin: None,
         }
     }
 
-    /// The origin that gets the key and is limited, in the place of `https://api.ploton.ai`.
+    /// The origin that gets the key and is limited, in the place of `https://api.ploton.ai` and of what the layers
+    /// themselves name.
     pub fn origin(mut self, origin: Origin) -> Self {
-        self.rate_limit = self.rate_limit.origin(origin.clone());
-        self.auth = self.auth.origin(origin);
+        self.origin = Some(origin);
         self
     }
 
@@ -92,10 +95,15 @@ impl PlotonStack {
         self
     }
 
-    /// Another rate limit in the place of the plan's, for example one that is shared with another stack. It keeps its
-    /// own origin.
+    /// Another rate limit in the place of the plan's, for example one that is shared with another stack.
     pub fn rate_limit(mut self, rate_limit: PlotonRateLimit) -> Self {
         self.rate_limit = rate_limit;
+        self
+    }
+
+    /// Another auth layer in the place of the one for the key.
+    pub fn auth(mut self, auth: PlotonAuth) -> Self {
+        self.auth = auth;
         self
     }
 
@@ -121,8 +129,53 @@ impl<S> Layer<S> for PlotonStack {
 
     fn layer(&self, inner: S) -> Self::Service {
         let timed = TimeoutLayer::new(self.attempt_timeout).layer(inner);
-        let authorized = self.auth.layer(timed);
-        let limited = self.rate_limit.layer(authorized);
+        let limited = match self.origin.clone() {
+            None => self.rate_limit.layer(self.auth.layer(timed)),
+            Some(origin) => {
+                let auth = self.auth.clone().origin(origin.clone());
+                let rate_limit = self.rate_limit.clone().origin(origin);
+                rate_limit.layer(auth.layer(timed))
+            }
+        };
         self.idempotency.layer(self.retry.layer(limited))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use tower::{BoxError, ServiceExt, service_fn};
+
+    use super::*;
+
+    /// Sends one request to `origin` through `stack`; whether it got a key.
+    async fn gets_the_key(stack: &PlotonStack, origin: &str) -> bool {
+        let service = stack.layer(service_fn(async |request: Request<String>| {
+            let has_key = request.headers().contains_key("authorization");
+            Ok::<_, BoxError>(Response::new(has_key.to_string()))
+        }));
+        let request = Request::get(format!("{origin}/v1")).body(String::new());
+        let response = service.oneshot(request.unwrap()).await.unwrap();
+        response.body() == "true"
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_stacks_origin_is_that_of_all_its_layers_in_whatever_order_they_are_set() {
+        let key = || ApiKey::parse("pk_test_4f9d0c2b7a6e1583").unwrap();
+        let plan = Plan::Production;
+        let local = "http://127.0.0.1:8080";
+        let origin = || Origin::parse(local).unwrap();
+        let stack = || PlotonStack::new(key(), plan);
+        let limit = || PlotonRateLimit::new(plan);
+        let auth = || PlotonAuth::new(key());
+        for stack in [
+            stack().origin(origin()).rate_limit(limit()).auth(auth()),
+            stack().rate_limit(limit()).auth(auth()).origin(origin()),
+        ] {
+            assert!(gets_the_key(&stack, local).await);
+            assert_eq!(stack.rate_limit_handle().snapshot().remaining, 999);
+            assert!(!gets_the_key(&stack, "https://api.ploton.ai").await);
+            assert_eq!(stack.rate_limit_handle().snapshot().remaining, 999);
+        }
     }
 }

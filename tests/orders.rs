@@ -210,3 +210,22 @@ async fn the_probe_finds_a_service_that_is_called_unasked() {
     probe.ready().await.unwrap();
     let _ = probe.clone().call(()).await;
 }
+
+/// The inner retry layer made a new cell for each attempt of the outer one, and the key in it a new task.
+#[tokio::test(start_paused = true)]
+async fn two_retry_layers_agree_on_one_key() {
+    let fake = FakePloton::new();
+    fake.fail_next(Fault::CutAfter);
+    fake.fail_next(Fault::RateLimited {
+        retry_after: Some(Duration::from_secs(1)),
+    });
+    let service = ServiceBuilder::new()
+        .layer(PlotonRetry::new())
+        .layer(PlotonRetry::new().attempts(2))
+        .layer(PlotonIdempotency::new())
+        .layer(PlotonAuth::new(key()))
+        .service(fake.clone());
+    let response = service.oneshot(create(PLOTON, "one")).await.unwrap();
+    assert_eq!(response.status(), StatusCode::CREATED);
+    assert_eq!(fake.tasks().len(), 1);
+}

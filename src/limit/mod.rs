@@ -40,6 +40,10 @@ use crate::{origin::Origin, plan::Plan};
 /// beyond `poll_ready`, take no token, and their answers are not looked at. Inside [`PlotonRetry`](crate::PlotonRetry)
 /// each attempt takes a token; outside it, each logical request does. It needs a tokio runtime with time enabled.
 ///
+/// A hint of more than an hour counts as an hour, so that a nonsense one stops nobody for ever. A
+/// [`Deadline`](crate::Deadline) is not looked at: [`PlotonRetry`](crate::PlotonRetry) outside this layer gives up when it
+/// passes, except while the first attempt is still in `poll_ready`.
+///
 /// # Errors
 ///
 /// The service's error is a [`BoxError`]: the inner service's own.
@@ -263,7 +267,10 @@ where
                     request,
                 } => {
                     ready!(place.poll_turn(cx));
-                    ready!(service.poll_ready(cx)).map_err(Into::into)?;
+                    if let Err(error) = ready!(service.poll_ready(cx)) {
+                        place.leave();
+                        return Poll::Ready(Err(error.into()));
+                    }
                     let Some(in_flight) = place.take_token() else {
                         *service = service.clone();
                         continue;

@@ -29,6 +29,27 @@ pub(super) enum Turn {
     Later(Option<Instant>),
 }
 
+/// The answer to a place that asks whether it is its turn. No waker is woken or dropped in here: it is foreign code, and
+/// may come back for the lock.
+#[derive(Debug)]
+pub(super) struct Polled {
+    pub(super) turn: Turn,
+    /// To be woken: the turn has just begun, and the successor watches that it is used.
+    pub(super) watcher: Option<Waker>,
+    /// To be dropped.
+    pub(super) unused: Option<Waker>,
+}
+
+impl Polled {
+    const fn now(waker: Waker) -> Self {
+        Self {
+            turn: Turn::Now,
+            watcher: None,
+            unused: Some(waker),
+        }
+    }
+}
+
 /// Those to wake once the lock is released.
 pub(super) type Wakers = [Option<Waker>; 2];
 
@@ -45,49 +66,55 @@ impl Queue {
         ticket
     }
 
-    pub(super) fn leave(&mut self, ticket: u64) {
-        if let Ok(index) = self.find(ticket) {
-            self.places.remove(index);
-        }
+    /// Gives the place up. Its waker is to be dropped once the lock is released.
+    pub(super) fn leave(&mut self, ticket: u64) -> Option<Waker> {
+        let index = self.find(ticket).ok()?;
+        self.places.remove(index)?.waker
     }
 
     pub(super) fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// Whether it is the turn of `ticket`, and if not, who wakes it: `waker`, or its own timer. Where its turn has just
-    /// begun, its successor is to be woken, to watch that it is used.
+    /// Whether it is the turn of `ticket`, and if not, who wakes it: `waker`, or its own timer.
     pub(super) fn poll(
         &mut self,
         ticket: u64,
         verdict: Verdict,
         now: Instant,
-        waker: &Waker,
-    ) -> (Turn, Option<Waker>) {
+        waker: Waker,
+    ) -> Polled {
         let Ok(index) = self.find(ticket) else {
-            return (Turn::Now, None);
+            return Polled::now(waker);
         };
         let mut ahead = self.places.iter().take(index).filter(|p| !p.is_parked(now));
         let (first_ahead, more_ahead) = (ahead.next().map(|p| p.due), ahead.next().is_some());
         let Some(place) = self.places.get_mut(index) else {
-            return (Turn::Now, None);
+            return Polled::now(waker);
         };
         let unwatched = place.due.is_none();
         let turn = match first_ahead {
             None => place.set_due(verdict, now),
-            // One timer for the head and one for its successor, in case the head doesn't act.
-            Some(due) if !more_ahead => Turn::Later(due.map(|due| due + PARKED)),
-            Some(_) => Turn::Later(None),
+            Some(due) => {
+                // It asks again, so it isn't parked any longer: it is woken when its turn comes.
+                place.due = None;
+                // One timer for the head and one for its successor, in case the head doesn't act.
+                Turn::Later(due.filter(|_| !more_ahead).map(|due| due + PARKED))
+            }
         };
-        if turn != Turn::Now && !place.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
-            place.waker = Some(waker.clone());
-        }
+        let unused = match turn {
+            Turn::Now => Some(waker),
+            Turn::Later(_) => place.waker.replace(waker),
+        };
         let watched_now = unwatched && place.due.is_some();
         let successor = self.places.get_mut(index.saturating_add(1));
-        let watcher = successor
-            .filter(|_| watched_now)
-            .and_then(|p| p.waker.take());
-        (turn, watcher)
+        Polled {
+            turn,
+            watcher: successor
+                .filter(|_| watched_now)
+                .and_then(|p| p.waker.take()),
+            unused,
+        }
     }
 
     /// Something changed: tells the head when its turn is, and wakes it and its successor.
@@ -136,6 +163,8 @@ mod tests {
     };
     use std::task::Wake;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::limit::bucket::Rule;
 
@@ -153,7 +182,7 @@ mod tests {
     }
 
     fn poll(queue: &mut Queue, ticket: u64, verdict: Verdict, now: Instant) -> Turn {
-        queue.poll(ticket, verdict, now, Waker::noop()).0
+        queue.poll(ticket, verdict, now, Waker::noop().clone()).turn
     }
 
     #[test]
@@ -221,10 +250,10 @@ mod tests {
         poll(&mut queue, head, Verdict::Now, now);
         let later = now + PARKED;
         let count = Arc::new(Count::default());
-        queue.poll(third, Verdict::Now, now, &count.clone().into());
-        let (turn, watcher) = queue.poll(second, Verdict::Now, later, Waker::noop());
-        assert_eq!(turn, Turn::Now);
-        watcher.expect("the third watches the second").wake();
+        queue.poll(third, Verdict::Now, now, count.clone().into());
+        let polled = queue.poll(second, Verdict::Now, later, Waker::noop().clone());
+        assert_eq!(polled.turn, Turn::Now);
+        polled.watcher.expect("the third watches the second").wake();
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         let guard = Turn::Later(Some(later + PARKED));
         assert_eq!(poll(&mut queue, third, Verdict::Now, later), guard);
@@ -238,7 +267,7 @@ mod tests {
         for count in &counts {
             let ticket = queue.join();
             let waiting = Verdict::Later(Rule::Ring, None);
-            queue.poll(ticket, waiting, now, &count.clone().into());
+            queue.poll(ticket, waiting, now, count.clone().into());
         }
         queue
             .wake(Verdict::Now, now)
@@ -247,5 +276,91 @@ mod tests {
             .for_each(Waker::wake);
         let woken: Vec<_> = counts.iter().map(|c| c.0.load(Ordering::Relaxed)).collect();
         assert_eq!(woken, [1, 1, 0, 0, 0]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Event {
+        Join,
+        Poll(prop::sample::Index),
+        Leave(prop::sample::Index),
+        Advance(u64),
+        Change(bool),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let index = any::<prop::sample::Index>;
+        prop_oneof![
+            3 => Just(Event::Join),
+            6 => index().prop_map(Event::Poll),
+            2 => index().prop_map(Event::Leave),
+            2 => (0_u64..80).prop_map(Event::Advance),
+            3 => any::<bool>().prop_map(Event::Change),
+        ]
+    }
+
+    proptest! {
+        /// Nobody sleeps while a token is there: of those who act when they are woken, one always comes to its turn.
+        #[test]
+        fn nobody_who_acts_is_forgotten(events in prop::collection::vec(event(), 1..200)) {
+            let mut now = Instant::now();
+            let mut queue = Queue::default();
+            let mut verdict = Verdict::Later(Rule::Ring, None);
+            let mut tickets: Vec<(u64, Arc<Count>)> = Vec::new();
+            for event in events {
+                match event {
+                    Event::Join => tickets.push((queue.join(), Arc::default())),
+                    Event::Poll(i) if !tickets.is_empty() => {
+                        let (ticket, count) = &tickets[i.index(tickets.len())];
+                        count.0.store(0, Ordering::Relaxed);
+                        let polled = queue.poll(*ticket, verdict, now, count.clone().into());
+                        polled.watcher.into_iter().for_each(Waker::wake);
+                    }
+                    Event::Leave(i) if !tickets.is_empty() => {
+                        let (ticket, _) = tickets.swap_remove(i.index(tickets.len()));
+                        drop(queue.leave(ticket));
+                        queue.wake(verdict, now).into_iter().flatten().for_each(Waker::wake);
+                    }
+                    Event::Advance(millis) => now += Duration::from_millis(millis),
+                    Event::Change(free) => {
+                        verdict = if free { Verdict::Now } else { Verdict::Later(Rule::Ring, None) };
+                        queue.wake(verdict, now).into_iter().flatten().for_each(Waker::wake);
+                    }
+                    _ => {}
+                }
+            }
+            // From now on the token is there, and all act: those who were never asked, and those who are woken or whose
+            // timer fires.
+            queue.wake(Verdict::Now, now).into_iter().flatten().for_each(Waker::wake);
+            let mut timers: Vec<_> = tickets
+                .into_iter()
+                .map(|(ticket, count)| {
+                    count.0.fetch_add(1, Ordering::Relaxed);
+                    (ticket, count, None)
+                })
+                .collect();
+            for _ in 0..1_000 {
+                let Some(i) = timers.iter().position(|(_, count, timer)| {
+                    count.0.load(Ordering::Relaxed) > 0 || timer.is_some_and(|at| at <= now)
+                }) else {
+                    let Some(next) = timers.iter().filter_map(|(_, _, timer)| *timer).min() else { break };
+                    now = next;
+                    continue;
+                };
+                let (ticket, count, timer) = &mut timers[i];
+                count.0.store(0, Ordering::Relaxed);
+                let polled = queue.poll(*ticket, Verdict::Now, now, count.clone().into());
+                polled.watcher.into_iter().for_each(Waker::wake);
+                match polled.turn {
+                    Turn::Later(until) => *timer = until,
+                    Turn::Now => {
+                        drop(queue.leave(*ticket));
+                        timers.remove(i);
+                        queue.wake(Verdict::Now, now).into_iter().flatten().for_each(Waker::wake);
+                    }
+                }
+            }
+            prop_assert_eq!(timers.len(), 0, "asleep with a token there");
+            prop_assert_eq!(queue.len(), 0);
+        }
     }
 }

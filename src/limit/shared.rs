@@ -63,7 +63,8 @@ impl Shared {
         }
     }
 
-    /// Changes the state, and wakes those whom it concerns once the lock is released.
+    /// Changes the state, and wakes those whom it concerns once the lock is released. What `change` returns is dropped
+    /// after that too.
     fn change<T>(&self, change: impl FnOnce(&mut State, Instant) -> T) -> T {
         let now = Instant::now();
         let mut state = self.lock();
@@ -125,16 +126,17 @@ impl Place {
     }
 
     fn ask(&mut self, waker: &Waker) -> Turn {
-        let now = Instant::now();
+        let (now, waker) = (Instant::now(), waker.clone());
         let mut state = self.shared.lock();
         let verdict = state.bucket.verdict(now);
         let ticket = *self.ticket.get_or_insert_with(|| state.queue.join());
-        let (turn, watcher) = state.queue.poll(ticket, verdict, now, waker);
+        let polled = state.queue.poll(ticket, verdict, now, waker);
         drop(state);
-        if let Some(watcher) = watcher {
+        drop(polled.unused);
+        if let Some(watcher) = polled.watcher {
             watcher.wake();
         }
-        turn
+        polled.turn
     }
 
     fn poll_timer(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
@@ -155,14 +157,12 @@ impl Place {
         }
         self.turn = false;
         let ticket = self.ticket;
-        let sent = self.shared.change(|state, now| {
+        let (sent, _unused) = self.shared.change(|state, now| {
             if state.bucket.verdict(now) != Verdict::Now {
                 return None;
             }
-            if let Some(ticket) = ticket {
-                state.queue.leave(ticket);
-            }
-            Some(state.bucket.send(now))
+            let waker = ticket.and_then(|ticket| state.queue.leave(ticket));
+            Some((state.bucket.send(now), waker))
         })?;
         self.ticket = None;
         Some(InFlight {
@@ -175,7 +175,7 @@ impl Place {
     pub(super) fn leave(&mut self) {
         self.turn = false;
         if let Some(ticket) = self.ticket.take() {
-            self.shared.change(|state, _| state.queue.leave(ticket));
+            drop(self.shared.change(|state, _| state.queue.leave(ticket)));
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::{
     convert::Infallible,
+    num::NonZeroU32,
     sync::{Arc, Mutex},
-    task::Poll,
+    task::{Context, Poll, Wake},
     time::Duration,
 };
 
@@ -436,4 +437,63 @@ async fn a_service_without_a_turn_waits_in_its_future() {
         .1
         .send_response(answer(StatusCode::OK));
     assert_ready_ok!(call.poll());
+}
+
+/// A waiter that was passed once, and then asked again from behind another, was woken by nobody.
+#[tokio::test(start_paused = true)]
+async fn whoever_was_passed_and_waits_again_is_woken_again() {
+    let limit = PlotonRateLimit::new(Plan::Enterprise {
+        requests_per_minute: NonZeroU32::MIN,
+        concurrent_tasks: NonZeroU32::MIN,
+    });
+    let service = limit.layer(server(&Arc::default(), |_| 10_000));
+    service.clone().oneshot(get()).await.unwrap();
+    let (mut head, mut passed) = (service.clone(), service.clone());
+    task::spawn(()).enter(|cx, _| assert_pending!(head.poll_ready(cx)));
+    passed.ready().await.unwrap();
+    time::sleep(Duration::from_millis(60)).await;
+    let quicker = tokio::spawn(service.clone().oneshot(get()));
+    time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(limit.handle().snapshot().in_flight, 1);
+
+    let head = tokio::spawn(head.oneshot(get()));
+    time::sleep(Duration::from_millis(10)).await;
+    let passed = tokio::spawn(passed.call(get()));
+    for call in [quicker, head] {
+        call.await.unwrap().unwrap();
+    }
+    time::timeout(300 * SECOND, passed)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+}
+
+/// A waker that comes back to the limiter when it is dropped, as one that owns its task may.
+struct ComesBack(RateLimitHandle);
+
+impl Wake for ComesBack {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for ComesBack {
+    fn drop(&mut self) {
+        let _ = self.0.snapshot();
+    }
+}
+
+/// Wakers were dropped under the lock.
+#[tokio::test(start_paused = true)]
+async fn a_waker_that_comes_back_when_it_is_dropped_finds_no_lock() {
+    let (limit, service, _handle) = answered_once().await;
+    let poll = |service: &mut RateLimitService<_>| {
+        let waker = Arc::new(ComesBack(limit.handle())).into();
+        let _ = service.poll_ready(&mut Context::from_waker(&waker));
+    };
+    let mut services = [service.clone(), service.clone(), service];
+    for _ in 0..2 {
+        services.iter_mut().for_each(poll);
+    }
+    drop(services);
+    assert_eq!(limit.handle().snapshot().waiting, 0);
 }

@@ -44,7 +44,8 @@ impl<R: Body> Discarded<R> {
         while let Some(body) = this.body.as_mut().as_pin_mut() {
             match body.poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    let len = frame.data_ref().map_or(0, Buf::remaining);
+                    // A frame without data counts too, or a body of such would be read for ever.
+                    let len = frame.data_ref().map_or(0, Buf::remaining).max(1);
                     *this.read = this.read.saturating_add(len);
                     if *this.read <= DRAIN_BYTES {
                         continue;

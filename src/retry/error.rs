@@ -42,7 +42,8 @@ impl Error for AttemptsFailed {
     }
 }
 
-/// The deadline passed while an attempt was under way, or while the next one waited for the inner service.
+/// The deadline passed while an attempt was under way, while the next one waited for the inner service, or before the
+/// first.
 ///
 /// A deadline that the next delay would not meet hands back the last answer instead.
 #[derive(Debug)]

@@ -53,11 +53,13 @@ pin_project! {
         Yielding,
         /// The next attempt waits until the service is ready again.
         GettingReady,
+        /// The deadline had passed before the first attempt.
+        Expired,
     }
 }
 
 /// All that is known of the logical request; it outlives the attempts.
-struct Progress<B> {
+pub(super) struct Progress<B> {
     kept: Kept<B>,
     /// `Some` from the decision to send it again until that is done.
     again: Option<Request<B>>,
@@ -83,30 +85,17 @@ impl<S, B, R> ResponseFuture<S, B, R>
 where
     S: Service<Request<B>>,
 {
-    pub(super) fn new(
-        first: S::Future,
-        service: S,
-        kept: Kept<B>,
-        layer: PlotonRetry,
-        started: Instant,
-        deadline: Option<Instant>,
-        span: Span,
-    ) -> Self {
+    /// `first` is `None` where it was not sent.
+    pub(super) fn new(first: Option<S::Future>, service: S, mut progress: Progress<B>) -> Self {
+        progress.made = u32::from(first.is_some());
         Self {
-            state: State::Sent { response: first },
+            state: match first {
+                Some(response) => State::Sent { response },
+                None => State::Expired,
+            },
             timer: None,
             service,
-            progress: Progress {
-                kept,
-                again: None,
-                layer,
-                started,
-                deadline,
-                made: 1,
-                last_hint: None,
-                last_status: None,
-                span,
-            },
+            progress,
         }
     }
 }
@@ -175,10 +164,16 @@ where
                     let Some(request) = progress.again.take() else {
                         return Poll::Ready(Err(progress.failed(ALREADY_SENT.into())));
                     };
+                    let service = &mut *this.service;
+                    let Some(response) = progress.send(Instant::now(), || service.call(request))
+                    else {
+                        return Poll::Ready(Err(progress.deadline_passed()));
+                    };
                     progress.made = progress.made.saturating_add(1);
-                    let response = this.service.call(request);
                     State::Sent { response }
                 }
+                // Expired => done
+                StateProj::Expired => return Poll::Ready(Err(progress.deadline_passed())),
             };
             this.state.set(next);
         }
@@ -199,7 +194,6 @@ impl<B: RetryBody> Progress<B> {
                 (outcome, End::Error(kind), None)
             }
         };
-        self.record(end);
         let may = outcome.allows_another(self.kept.is_repeatable())
             && self.made < self.kept.most_attempts;
         let again = may.then(|| self.kept.request()).flatten()?;
@@ -218,6 +212,32 @@ impl<B: RetryBody> Progress<B> {
 }
 
 impl<B> Progress<B> {
+    pub(super) const fn new(
+        kept: Kept<B>,
+        layer: PlotonRetry,
+        started: Instant,
+        deadline: Option<Instant>,
+        span: Span,
+    ) -> Self {
+        Self {
+            kept,
+            again: None,
+            layer,
+            started,
+            deadline,
+            made: 0,
+            last_hint: None,
+            last_status: None,
+            span,
+        }
+    }
+
+    /// Sends an attempt, unless the deadline has passed.
+    pub(super) fn send<F>(&self, now: Instant, attempt: impl FnOnce() -> F) -> Option<F> {
+        let in_time = self.deadline.is_none_or(|deadline| now < deadline);
+        in_time.then(|| self.span.in_scope(attempt))
+    }
+
     fn look_at<R>(&mut self, response: &Response<R>, now: Instant) -> (Outcome, End, Option<Hint>) {
         let (status, headers) = (response.status(), response.headers());
         // Some servers send `Retry-After` with every 2xx.
@@ -231,6 +251,7 @@ impl<B> Progress<B> {
         (classify::answer(status, headers), End::Answer(status), hint)
     }
 
+    /// Says in the span how the logical request ended; attempts on the way have events.
     fn record(&self, end: End) {
         if let Some(status) = end.status() {
             self.span.record("http.response.status_code", status);
@@ -263,6 +284,7 @@ impl<B> Progress<B> {
     ) -> Result<Response<R>, BoxError> {
         match result {
             Ok(mut response) => {
+                self.record(End::Answer(response.status()));
                 if !response.status().is_success() {
                     response.extensions_mut().insert(self.story(now));
                 }
@@ -273,6 +295,7 @@ impl<B> Progress<B> {
     }
 
     fn failed(&self, source: BoxError) -> BoxError {
+        self.record(End::Error(classify::error(&*source).1));
         if self.made == 1 {
             return source;
         }

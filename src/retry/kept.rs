@@ -3,10 +3,7 @@
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
 
 use super::{RetryBody, classify};
-use crate::{
-    idempotency_key::{IDEMPOTENCY_KEY, IdempotencyKey},
-    logical::LogicalRequest,
-};
+use crate::{idempotency_key::IdempotencyKey, logical::LogicalRequest};
 
 /// A request that can be made again.
 pub(super) struct Kept<B> {
@@ -57,7 +54,7 @@ impl<B> Kept<B> {
     /// Whether it may be processed twice: the server tells a second time from the first, or it makes no difference.
     pub(super) fn is_repeatable(&self) -> bool {
         classify::is_idempotent(&self.head.method)
-            || self.head.headers.contains_key(IDEMPOTENCY_KEY)
+            || IdempotencyKey::is_in(&self.head.headers)
             || self
                 .logical()
                 .is_some_and(|logical| logical.key().is_some())

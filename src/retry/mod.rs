@@ -21,7 +21,7 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
-use self::{backoff::Backoff, kept::Kept};
+use self::{backoff::Backoff, future::Progress, kept::Kept};
 pub use self::{
     error::{AttemptsFailed, DeadlinePassed},
     future::ResponseFuture,
@@ -29,7 +29,7 @@ pub use self::{
 };
 use crate::{
     headers::date::Wall,
-    idempotency_key::IDEMPOTENCY_KEY,
+    idempotency_key::IdempotencyKey,
     logical::{Deadline, LogicalRequest, MaxAttempts},
 };
 
@@ -140,7 +140,8 @@ impl PlotonRetry {
     }
 
     /// Whether the idempotency key is a field of the request's tracing span, as `ploton.idempotency_key`; by default it
-    /// is.
+    /// is. [`PlotonIdempotency`](crate::PlotonIdempotency) inside this layer has a
+    /// [switch](crate::PlotonIdempotency::key_in_span) of its own.
     pub fn key_in_span(mut self, recorded: bool) -> Self {
         self.key_in_span = recorded;
         self
@@ -204,7 +205,7 @@ where
         let most = self.layer.attempts_of(&request);
         let deadline = self.layer.deadline_of(&request, now);
         let idempotent = classify::is_idempotent(request.method());
-        if most > 1 && !idempotent && !request.headers().contains_key(IDEMPOTENCY_KEY) {
+        if most > 1 && !idempotent && !IdempotencyKey::is_in(request.headers()) {
             // An idempotency layer inside this one then mints one key, not one per attempt, and says so here.
             let extensions = request.extensions_mut();
             extensions.get_or_insert_with(LogicalRequest::default);
@@ -213,15 +214,8 @@ where
         let span = future::span(&request, self.layer.key_in_span);
         let not_ready = self.inner.clone();
         let mut ready = mem::replace(&mut self.inner, not_ready);
-        let response = span.in_scope(|| ready.call(request));
-        ResponseFuture::new(
-            response,
-            ready,
-            kept,
-            self.layer.clone(),
-            now,
-            deadline,
-            span,
-        )
+        let progress = Progress::new(kept, self.layer.clone(), now, deadline, span);
+        let first = progress.send(now, || ready.call(request));
+        ResponseFuture::new(first, ready, progress)
     }
 }

@@ -19,7 +19,7 @@ use tower::{BoxError, Layer, Service};
 use tower_test::mock::{self, Handle, Mock, SendResponse, Spawn};
 
 use super::*;
-use crate::{Attempts, IdempotencyKey};
+use crate::{Attempts, IdempotencyKey, idempotency_key::IDEMPOTENCY_KEY};
 
 type Inner = Mock<Request<String>, Response<String>>;
 type Call = task::Spawn<ResponseFuture<Inner, String, String>>;
@@ -567,4 +567,78 @@ async fn an_error_of_the_inner_readiness_is_handed_on() {
     server.handle.send_error("closed");
     let error: BoxError = assert_ready_err!(server.service.poll_ready());
     assert_eq!(error.to_string(), "closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_after_the_deadline() {
+    let mut server = spawn(PlotonRetry::new());
+    let mut request = get();
+    request.extensions_mut().insert(Deadline(Instant::now()));
+    let mut call = server.call(request);
+    let error = assert_ready_err!(call.poll())
+        .downcast::<DeadlinePassed>()
+        .unwrap();
+    assert_eq!(
+        error.to_string(),
+        "deadline of 0 s passed after 0 attempts in 0.0 s"
+    );
+    server.is_left_alone().await;
+
+    // The inner service is ready again only at the deadline.
+    let mut server = spawn(PlotonRetry::new().deadline(Duration::from_secs(5)));
+    let mut call = server.call(get());
+    server.next().await.1.send_response(answer(503));
+    server.handle.allow(0);
+    for _ in 0..200 {
+        assert_pending!(call.poll());
+        time::advance(Duration::from_millis(1)).await;
+    }
+    time::advance(Duration::from_secs(5)).await;
+    server.handle.allow(1);
+    assert!(assert_ready_err!(call.poll()).is::<DeadlinePassed>());
+    assert_pending!(task::spawn(server.handle.next_request()).poll());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_key_is_none() {
+    let mut server = spawn(PlotonRetry::new());
+    let mut request = post();
+    request
+        .headers_mut()
+        .insert(IDEMPOTENCY_KEY, http::HeaderValue::from_static(""));
+    let mut call = server.call(request);
+    server.next().await.1.send_error("cut");
+    assert_eq!(assert_ready_err!(call.poll()).to_string(), "cut");
+}
+
+#[derive(Debug)]
+struct Endless;
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(Some(Ok(Frame::data(Bytes::new()))))
+    }
+}
+
+/// Only bytes were counted, and a discarded answer of empty frames was read for ever.
+#[tokio::test(start_paused = true)]
+async fn a_discarded_answer_of_empty_frames_is_dropped() {
+    let (mock, mut handle) = mock::pair::<Request<String>, Response<Endless>>();
+    let mut service = mock::Spawn::new(PlotonRetry::new().layer(mock));
+    assert_ready_ok!(service.poll_ready());
+    let mut call = task::spawn(service.call(get()));
+    let response = answer(500).map(|_| Endless);
+    handle
+        .next_request()
+        .await
+        .unwrap()
+        .1
+        .send_response(response);
+    assert_pending!(call.poll());
 }

@@ -120,24 +120,21 @@ async fn create_on_the_fake() -> Result<ExitCode, BoxError> {
     };
     let retried = attempts.len().saturating_sub(submitted + lists);
     println!("What arrived at the server:");
+    println!("  {to_create} attempts to create a task, of which");
     println!(
-        "  {to_create} attempts to create a task, and {} to list them",
-        attempts.len() as u64 - to_create
-    );
-    println!(
-        "  {} of the first answered 500",
+        "  {} were answered with 500,",
         ended(Outcome::Answered(StatusCode::INTERNAL_SERVER_ERROR))
     );
     println!(
-        "  {} cut after the task was created; sent again, they got the stored answer",
+        "  {} were cut after the task was created; sent again, they got the stored answer,",
         ended(Outcome::CutAfter)
     );
     println!(
-        "  {} refused with 429; nothing was sent until its Retry-After had passed",
-        counts.refused
+        "  {} were refused with 429; nothing left until its Retry-After had passed.",
+        ended(Outcome::Answered(StatusCode::TOO_MANY_REQUESTS))
     );
     println!(
-        "  {} tasks, and {} in the list that the client read back\n",
+        "It has {} tasks, and the client read {} back.\n",
         counts.created,
         listed.len()
     );

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     num::NonZeroU32,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
     task::{Context, Poll, Wake},
     time::Duration,
 };
@@ -482,18 +482,28 @@ impl Drop for ComesBack {
     }
 }
 
-/// Wakers were dropped under the lock.
-#[tokio::test(start_paused = true)]
-async fn a_waker_that_comes_back_when_it_is_dropped_finds_no_lock() {
-    let (limit, service, _handle) = answered_once().await;
-    let poll = |service: &mut RateLimitService<_>| {
-        let waker = Arc::new(ComesBack(limit.handle())).into();
-        let _ = service.poll_ready(&mut Context::from_waker(&waker));
-    };
-    let mut services = [service.clone(), service.clone(), service];
-    for _ in 0..2 {
-        services.iter_mut().for_each(poll);
-    }
-    drop(services);
-    assert_eq!(limit.handle().snapshot().waiting, 0);
+/// Wakers were dropped under the lock, and a thread waited for itself.
+#[test]
+fn a_waker_that_comes_back_when_it_is_dropped_finds_no_lock() {
+    let (done, finished) = mpsc::channel();
+    std::thread::spawn(move || {
+        let limit = PlotonRateLimit::new(Plan::Prototyping);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        let _entered = runtime.as_ref().unwrap().enter();
+        let service = limit.layer(server(&Arc::default(), |_| 20));
+        let poll = |service: &mut RateLimitService<_>| {
+            let waker = Arc::new(ComesBack(limit.handle())).into();
+            let _ = service.poll_ready(&mut Context::from_waker(&waker));
+        };
+        let mut services = [service.clone(), service.clone(), service.clone()];
+        for _ in 0..2 {
+            services.iter_mut().for_each(poll);
+        }
+        drop(services);
+        done.send(limit.handle().snapshot().waiting).unwrap();
+    });
+    let waiting = finished.recv_timeout(Duration::from_secs(60));
+    assert_eq!(waiting.expect("no deadlock"), 0);
 }

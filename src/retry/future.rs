@@ -116,7 +116,7 @@ where
         let _entered = span.enter();
         loop {
             let next = match this.state.as_mut().project() {
-                // Sent => (Waiting | Yielding | done)
+                // Sent => (Waiting | done)
                 StateProj::Sent { response } => {
                     let Poll::Ready(result) = response.poll(cx) else {
                         ready!(progress.poll_deadline(this.timer.as_mut(), cx));

@@ -1,20 +1,27 @@
 //! The four layers in their recommended order, as one.
 
-use std::time::Duration;
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
 use tower::{
-    Layer,
+    BoxError, Layer, Service,
     timeout::{Timeout, TimeoutLayer},
 };
 
 use crate::{
     auth::{AuthService, PlotonAuth},
-    idempotency::{IdempotencyService, PlotonIdempotency},
+    idempotency::{self, IdempotencyService, PlotonIdempotency},
     key::ApiKey,
     limit::{PlotonRateLimit, RateLimitHandle, RateLimitService},
     origin::Origin,
     plan::Plan,
-    retry::{PlotonRetry, RetryService},
+    retry::{self, PlotonRetry, RetryBody, RetryService},
 };
 
 /// All four layers in their recommended order, and a timeout for each attempt, as one layer.
@@ -25,7 +32,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// As those of the layers: a [`BoxError`](tower::BoxError) to downcast. An attempt that took too long counts as
+/// As those of the layers: a [`BoxError`] to downcast. An attempt that took too long counts as
 /// ambiguous, and is repeated as such.
 ///
 /// # Example
@@ -120,10 +127,6 @@ impl PlotonStack {
     }
 }
 
-/// The service that [`PlotonStack`] makes.
-pub type StackService<S> =
-    IdempotencyService<RetryService<RateLimitService<AuthService<Timeout<S>>>>>;
-
 impl<S> Layer<S> for PlotonStack {
     type Service = StackService<S>;
 
@@ -137,14 +140,74 @@ impl<S> Layer<S> for PlotonStack {
                 rate_limit.layer(auth.layer(timed))
             }
         };
-        self.idempotency.layer(self.retry.layer(limited))
+        StackService {
+            inner: self.idempotency.layer(self.retry.layer(limited)),
+        }
+    }
+}
+
+/// The service that [`PlotonStack`] makes.
+#[derive(Clone, Debug)]
+pub struct StackService<S> {
+    inner: IdempotencyService<RetryService<Limited<S>>>,
+}
+
+/// What an attempt goes through.
+type Limited<S> = RateLimitService<AuthService<Timeout<S>>>;
+
+impl<S, B, R> Service<Request<B>> for StackService<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+    B: RetryBody,
+    R: Body,
+{
+    type Response = Response<R>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, B, R>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        ResponseFuture {
+            response: self.inner.call(request),
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`StackService`]; dropping it cancels the request.
+    #[derive(Debug)]
+    pub struct ResponseFuture<S, B, R>
+    where
+        S: Service<Request<B>, Response = Response<R>>,
+        S: Clone,
+        S::Error: Into<BoxError>,
+    {
+        #[pin]
+        response: idempotency::ResponseFuture<retry::ResponseFuture<Limited<S>, B, R>>,
+    }
+}
+
+impl<S, B, R> Future for ResponseFuture<S, B, R>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+    B: RetryBody,
+    R: Body,
+{
+    type Output = Result<Response<R>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().response.poll(cx)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::{Request, Response};
-    use tower::{BoxError, ServiceExt, service_fn};
+    use tower::{ServiceExt, service_fn};
 
     use super::*;
 

@@ -21,7 +21,7 @@ use tower_ploton::{
     Plan, PlotonAuth, PlotonIdempotency, PlotonRetry, PlotonStack,
     mock::{FakePloton, Fault},
 };
-use tracing::{Level, subscriber::DefaultGuard};
+use tracing::{Instrument, Level, subscriber::DefaultGuard};
 
 use support::{KEY, create, key};
 
@@ -167,4 +167,17 @@ async fn a_retry_is_one_line_that_says_which_request_which_attempt_how_long_and_
     assert!(lines[1].contains("http.response.status_code=429"), "{log}");
     assert!(lines[1].contains("http.request.resend_count=2"), "{log}");
     assert!(lines[1].contains("delay_from=\"retry-after\""), "{log}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_retry_layer_the_key_goes_into_the_callers_span() {
+    let (log, _guard) = Log::capture();
+    let fake = FakePloton::new();
+    let span = tracing::info_span!("job", ploton.idempotency_key = tracing::field::Empty);
+    let service = PlotonIdempotency::new().layer(fake.clone());
+    let call = span.in_scope(|| service.oneshot(create(PLOTON, "one")));
+    call.instrument(span.clone()).await.unwrap();
+    span.in_scope(|| tracing::info!("done"));
+    let key = fake.attempts()[0].idempotency_key.clone().unwrap();
+    assert!(log.text().contains(&key), "{}", log.text());
 }

@@ -612,16 +612,20 @@ async fn an_empty_key_is_none() {
 }
 
 #[derive(Debug)]
-struct Endless;
+struct Endless {
+    read: u32,
+}
 
 impl Body for Endless {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.read += 1;
+        assert!(self.read < 1_000_000, "read for ever");
         Poll::Ready(Some(Ok(Frame::data(Bytes::new()))))
     }
 }
@@ -633,7 +637,7 @@ async fn a_discarded_answer_of_empty_frames_is_dropped() {
     let mut service = mock::Spawn::new(PlotonRetry::new().layer(mock));
     assert_ready_ok!(service.poll_ready());
     let mut call = task::spawn(service.call(get()));
-    let response = answer(500).map(|_| Endless);
+    let response = answer(500).map(|_| Endless { read: 0 });
     handle
         .next_request()
         .await

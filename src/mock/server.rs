@@ -25,7 +25,7 @@ use {
     tokio::{
         net::{TcpListener, TcpStream},
         sync::Notify,
-        task::{AbortHandle, JoinSet},
+        task::{AbortHandle, JoinSet, unconstrained},
     },
 };
 
@@ -117,11 +117,11 @@ async fn serve(stream: TcpStream, fake: FakePloton) {
         biased;
         _ = connection.as_mut() => {}
         () = cut.notified() => {
-            // What was written before the cut still goes out.
-            future::poll_fn(|cx| {
+            // What was written before the cut still goes out, even where this task has used up its turn.
+            unconstrained(future::poll_fn(|cx| {
                 let _ = connection.as_mut().poll(cx);
                 Poll::Ready(())
-            })
+            }))
             .await;
         }
     }

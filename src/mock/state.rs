@@ -1,6 +1,7 @@
 //! The server itself: what it does with an attempt, under one lock and at given times.
 
 use std::{
+    net::IpAddr,
     num::NonZeroU32,
     time::{Duration, SystemTime},
 };
@@ -349,7 +350,8 @@ fn keyed(arrival: &Arrival, head: &Parts, key: &str) -> KeyedRequest {
 /// Whether a request came over plain HTTP to a host that is not this one.
 fn in_the_clear(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default();
-    let loopback = host == "localhost" || host == "[::1]" || host.starts_with("127.");
+    let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+    let loopback = host == "localhost" || address.is_some_and(|address| address.is_loopback());
     uri.scheme() == Some(&http::uri::Scheme::HTTP) && !loopback
 }
 

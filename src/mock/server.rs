@@ -101,9 +101,10 @@ async fn serve(stream: TcpStream, fake: FakePloton) {
         let (fake, cut) = (fake.clone(), cut.clone());
         async move {
             match fake.serve(request).await {
-                Ok(response) => {
-                    Ok::<_, Infallible>(response.map(|body| ConnectionBody { body, cut }))
-                }
+                Ok(response) => Ok::<_, Infallible>(response.map(|body| ConnectionBody {
+                    body: Some(body),
+                    cut,
+                })),
                 Err(_) => {
                     cut.notify_one();
                     future::pending().await
@@ -131,7 +132,8 @@ async fn serve(stream: TcpStream, fake: FakePloton) {
 /// reset the stream alone; so the error stays here, and the connection is dropped from outside.
 #[derive(Debug)]
 struct ConnectionBody {
-    body: FakeBody,
+    /// `None` after its error.
+    body: Option<FakeBody>,
     cut: Arc<Notify>,
 }
 
@@ -143,9 +145,13 @@ impl Body for ConnectionBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+        let Some(body) = &mut self.body else {
+            return Poll::Pending;
+        };
+        match ready!(Pin::new(body).poll_frame(cx)) {
             Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
             Some(Err(_)) => {
+                self.body = None;
                 self.cut.notify_one();
                 Poll::Pending
             }
@@ -154,10 +160,12 @@ impl Body for ConnectionBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_some_and(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body
+            .as_ref()
+            .map_or_else(SizeHint::new, Body::size_hint)
     }
 }

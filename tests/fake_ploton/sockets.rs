@@ -44,12 +44,16 @@ async fn a_cut_is_a_cut_and_the_work_is_done_or_not() {
             cut.unwrap_err();
             assert_eq!(fake.counts().created, n as u64);
         }
+        fake.fail_next(Fault::TruncatedBody);
+        let truncated = client.request(create_at(&server, "truncated")).await;
+        let body = truncated.unwrap().into_body();
+        body.collect().await.unwrap_err();
         for _ in 0..2 {
             let whole = client.request(create_at(&server, "whole")).await;
             support::json(whole.unwrap()).await;
         }
-        assert_eq!(fake.counts().created, 3);
-        assert_eq!(server.connections(), 3, "each cut closed its connection");
+        assert_eq!(fake.counts().created, 4);
+        assert_eq!(server.connections(), 4, "each cut closed its connection");
     }
 }
 

@@ -18,7 +18,10 @@ async fn main() -> Result<(), BoxError> {
     let mut arguments = env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--port" => port = arguments.next().ok_or("--port needs a number")?.parse()?,
+            "--port" => {
+                let number = arguments.next().and_then(|port| port.parse().ok());
+                port = number.ok_or("--port needs a number of 0 to 65535")?;
+            }
             "--plan" => {
                 fake = fake.plan(match arguments.next().as_deref() {
                     Some("prototyping") => Plan::Prototyping,

@@ -22,9 +22,12 @@ use tower_ploton::{
     mock::{FakePloton, Fault},
 };
 use tracing::{Instrument, Level, subscriber::DefaultGuard};
+use tracing_subscriber::fmt::format::FmtSpan;
 
 use support::{KEY, create, key};
 
+/// In the line of a span that ended.
+const CLOSED: &str = " close ";
 const PLOTON: &str = "https://api.ploton.ai";
 
 #[derive(Clone, Default)]
@@ -37,6 +40,7 @@ impl Log {
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(Level::TRACE)
             .with_ansi(false)
+            .with_span_events(FmtSpan::CLOSE)
             .with_writer(log.clone());
         let guard = tracing::subscriber::set_default(subscriber.finish());
         (log, guard)
@@ -132,7 +136,13 @@ async fn logged(key_in_span: bool, outside: bool) -> (String, String) {
     assert_eq!(response.unwrap().status(), StatusCode::CREATED);
     assert!(!log.text().contains("hunter2"), "a query may hold anything");
     let key = fake.attempts()[0].idempotency_key.clone().unwrap();
-    (log.text(), key)
+    let retries = log
+        .text()
+        .lines()
+        .filter(|line| !line.contains(CLOSED))
+        .collect::<Vec<_>>()
+        .join("\n");
+    (retries, key)
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,4 +190,39 @@ async fn without_a_retry_layer_the_key_goes_into_the_callers_span() {
     span.in_scope(|| tracing::info!("done"));
     let key = fake.attempts()[0].idempotency_key.clone().unwrap();
     assert!(log.text().contains(&key), "{}", log.text());
+}
+
+/// The fields of the span of a request that suffers `faults`, when it ended.
+async fn ended(faults: &[Fault]) -> String {
+    let (log, _guard) = Log::capture();
+    let fake = FakePloton::new();
+    faults
+        .iter()
+        .cloned()
+        .for_each(|fault| fake.fail_next(fault));
+    let service = PlotonStack::new(key(), Plan::Production).layer(fake);
+    let _ = service.oneshot(create(PLOTON, "one")).await;
+    let text = log.text();
+    let line = text.lines().find(|line| line.contains(CLOSED));
+    line.expect(&text).to_owned()
+}
+
+/// The error of an attempt stayed on the span of a request that ended well.
+#[tokio::test(start_paused = true)]
+async fn a_span_says_how_the_request_ended_not_how_an_attempt_did() {
+    let well = ended(&[Fault::CutAfter]).await;
+    assert!(well.contains("http.response.status_code=201"), "{well}");
+    assert!(well.contains("http.request.resend_count=1"), "{well}");
+    assert!(!well.contains("error.type"), "{well}");
+
+    let badly = ended(&[
+        Fault::CutBefore,
+        Fault::CutBefore,
+        Fault::CutBefore,
+        Fault::CutBefore,
+    ])
+    .await;
+    assert!(badly.contains("error.type=\"connection_reset\""), "{badly}");
+    assert!(badly.contains("http.request.resend_count=3"), "{badly}");
+    assert!(!badly.contains("http.response.status_code"), "{badly}");
 }

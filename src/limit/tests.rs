@@ -10,7 +10,7 @@ use std::{
 
 use http::{Request, Response, StatusCode};
 use tokio::time::{self, Instant};
-use tokio_test::{assert_pending, assert_ready_ok, task};
+use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
 use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimit, service_fn};
 use tower_test::mock;
 
@@ -437,6 +437,16 @@ async fn a_service_without_a_turn_waits_in_its_future() {
         .1
         .send_response(answer(StatusCode::OK));
     assert_ready_ok!(call.poll());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_ends_in_an_error_while_it_waits_leaves_the_queue_at_once() {
+    let (limit, service, mut handle) = answered_once().await;
+    let mut call = task::spawn(service.clone().call(get()));
+    handle.send_error("closed");
+    assert_eq!(assert_ready_err!(call.poll()).to_string(), "closed");
+    assert_eq!(limit.handle().snapshot().waiting, 0);
+    drop(call);
 }
 
 /// A waiter that was passed once, and then asked again from behind another, was woken by nobody.

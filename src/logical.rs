@@ -86,23 +86,32 @@ impl fmt::Display for Attempts {
 /// The span field that shows the idempotency key.
 pub(crate) const KEY_FIELD: &str = "ploton.idempotency_key";
 
-/// The cell through which layers that stand in any order agree on one logical request. It is in the extensions of the
-/// attempts, all of which share it, and only where there is something to agree on.
+/// What layers that stand in any order tell each other about one logical request. It is in the extensions of its
+/// attempts, and only where there is something to tell: in those of a first attempt only where nobody gave it a key yet.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LogicalRequest(Arc<OnceLock<IdempotencyKey>>);
+pub(crate) struct LogicalRequest {
+    /// Shared by all attempts.
+    key: Arc<OnceLock<IdempotencyKey>>,
+    /// When the answer is worth nothing any more; `Some` where the retry layer sets a limit.
+    pub(crate) deadline: Option<Instant>,
+}
 
 impl LogicalRequest {
     /// The key that the first attempt was sent with.
     pub(crate) fn key(&self) -> Option<&IdempotencyKey> {
-        self.0.get()
+        self.key.get()
     }
 
     /// The key for all attempts: `make`'s, where none was sent yet.
     pub(crate) fn key_or(&self, make: impl FnOnce() -> IdempotencyKey) -> IdempotencyKey {
-        self.0.get_or_init(make).clone()
+        self.key.get_or_init(make).clone()
     }
 
     pub(crate) fn of(extensions: &Extensions) -> Option<&Self> {
         extensions.get()
+    }
+
+    pub(crate) fn get_or_insert(extensions: &mut Extensions) -> &mut Self {
+        extensions.get_or_insert_with(Self::default)
     }
 }

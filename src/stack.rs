@@ -21,7 +21,7 @@ use crate::{
     limit::{PlotonRateLimit, RateLimitHandle, RateLimitService},
     origin::Origin,
     plan::Plan,
-    retry::{self, PlotonRetry, RetryBody, RetryService},
+    retry::{self, PlotonRetry, RetryBody, RetryHandle, RetryService},
 };
 
 /// All four layers in their recommended order, and a timeout for each attempt, as one layer.
@@ -66,6 +66,7 @@ pub struct PlotonStack {
     rate_limit: PlotonRateLimit,
     auth: PlotonAuth,
     attempt_timeout: Duration,
+    plan: Plan,
     /// `Some` where the layers' own origins do not count.
     origin: Option<Origin>,
 }
@@ -75,10 +76,11 @@ impl PlotonStack {
     pub fn new(key: ApiKey, plan: Plan) -> Self {
         Self {
             idempotency: PlotonIdempotency::new(),
-            retry: PlotonRetry::new(),
+            retry: PlotonRetry::new().plan(plan),
             rate_limit: PlotonRateLimit::new(plan),
             auth: PlotonAuth::new(key),
             attempt_timeout: Duration::from_secs(30),
+            plan,
             origin: None,
         }
     }
@@ -96,9 +98,10 @@ impl PlotonStack {
         self
     }
 
-    /// Another retry layer in the place of the default one.
+    /// Another retry layer in the place of the default one. Where it names no [quota](PlotonRetry::quota), it gets one that
+    /// fits the plan and is this stack's alone.
     pub fn retry(mut self, retry: PlotonRetry) -> Self {
-        self.retry = retry;
+        self.retry = retry.plan_by_default(self.plan);
         self
     }
 
@@ -118,6 +121,12 @@ impl PlotonStack {
     pub fn idempotency(mut self, idempotency: PlotonIdempotency) -> Self {
         self.idempotency = idempotency;
         self
+    }
+
+    /// Shows what is left of the retries' quota.
+    #[must_use]
+    pub fn retry_handle(&self) -> RetryHandle {
+        self.retry.handle()
     }
 
     /// Shows what the limiter does.

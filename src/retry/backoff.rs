@@ -13,6 +13,7 @@ pub(super) struct Backoff {
     pub(super) cap: Duration,
     /// A hint longer than this is not waited for.
     pub(super) max_hint: Duration,
+    pub(super) jitter: bool,
 }
 
 impl Default for Backoff {
@@ -21,6 +22,7 @@ impl Default for Backoff {
             base: Duration::from_millis(100),
             cap: Duration::from_secs(20),
             max_hint: Duration::from_secs(120),
+            jitter: true,
         }
     }
 }
@@ -45,10 +47,17 @@ impl Backoff {
                 self.base
             };
             let bound = base.saturating_mul(2_u32.saturating_pow(n)).min(self.cap);
-            return Some(bound.mul_f64(random));
+            return Some(if self.jitter {
+                bound.mul_f64(random)
+            } else {
+                bound
+            });
         };
         if hint.wait > self.max_hint {
             return None;
+        }
+        if !self.jitter {
+            return Some(hint.wait);
         }
         let spread = (hint.wait / 5).clamp(MIN_SPREAD, MAX_SPREAD);
         Some(hint.wait.saturating_add(spread.mul_f64(random)))

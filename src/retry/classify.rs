@@ -1,57 +1,31 @@
-//! What an outcome means: whether the request may be sent again. Pure.
+//! What an outcome means: the table, over statuses, headers and errors. Pure.
 
 use std::{error::Error, io, iter};
 
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use hyper_util::client::legacy;
 
-use super::{AttemptsFailed, DeadlinePassed};
+use super::{AttemptsFailed, DeadlinePassed, Outcome};
 use crate::origin::PlainHttpRefused;
-
-/// What is known of an attempt that is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// It never left: no connection, a stream that the server refused, a connection closed before the request was on it.
-    NotSent,
-    /// The server did not process it, and says so: 429.
-    Refused,
-    /// It may have been processed.
-    Ambiguous,
-    /// Asking again would change nothing.
-    Final,
-}
-
-impl Outcome {
-    /// Whether a request with this outcome may be sent again. `repeatable` requests may be processed twice: their method
-    /// is idempotent, or they carry an idempotency key.
-    pub(super) const fn allows_another(self, repeatable: bool) -> bool {
-        match self {
-            Self::NotSent | Self::Refused => true,
-            Self::Ambiguous => repeatable,
-            Self::Final => false,
-        }
-    }
-}
 
 /// [RFC 9110, 9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2)
 pub(super) fn is_idempotent(method: &Method) -> bool {
     method.is_safe() || [Method::PUT, Method::DELETE].contains(method)
 }
 
-/// What an answer means.
-pub(super) fn answer(status: StatusCode, headers: &HeaderMap) -> Outcome {
+/// What a status means.
+pub(super) const fn status(status: StatusCode) -> Outcome {
     match status.as_u16() {
         429 => Outcome::Refused,
-        500 | 502 | 503 | 504 if is_stored_answer(headers) => Outcome::Final,
         408 | 500 | 502 | 503 | 504 => Outcome::Ambiguous,
         _ => Outcome::Final,
     }
 }
 
-/// Whether the server says that it gave the answer it had stored for the idempotency key.
-fn is_stored_answer(headers: &HeaderMap) -> bool {
+/// Whether the server says, in the header `name`, that it gave the answer it had stored for the idempotency key.
+pub(super) fn is_stored_answer(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers
-        .get(IDEMPOTENT_REPLAYED)
+        .get(name)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
 }
 
@@ -82,7 +56,7 @@ fn known(cause: &(dyn Error + 'static)) -> Option<(Outcome, &'static str)> {
     if let Some(h2) = cause.downcast_ref::<h2::Error>() {
         return Some(h2_error(h2));
     }
-    if cause.is::<tower::timeout::error::Elapsed>() {
+    if cause.is::<tower::timeout::error::Elapsed>() || cause.is::<tokio::time::error::Elapsed>() {
         return Some((Outcome::Ambiguous, "timeout"));
     }
     cause.downcast_ref().map(io_error)
@@ -97,15 +71,25 @@ fn client_error(error: &legacy::Error) -> Option<(Outcome, &'static str)> {
         });
     }
     // Only what the client itself refuses to send has no source: a URI without host, a version or method it can't do.
+    if error.source().is_none() {
+        return Some((Outcome::Final, "request"));
+    }
+    // Without a connection to name, it failed before there was one to send on: in a handshake.
     error
-        .source()
+        .connect_info()
         .is_none()
-        .then_some((Outcome::Final, "request"))
+        .then_some((Outcome::NotSent, "handshake"))
 }
 
 fn hyper_error(error: &hyper::Error) -> Option<(Outcome, &'static str)> {
     if error.is_canceled() {
         return Some((Outcome::NotSent, "canceled"));
+    }
+    if error.is_closed() {
+        return Some((Outcome::NotSent, "closed"));
+    }
+    if error.is_parse() {
+        return Some((Outcome::Ambiguous, "parse"));
     }
     if error.is_incomplete_message() {
         return Some((Outcome::Ambiguous, "incomplete_message"));
@@ -149,8 +133,6 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     iter::successors(Some(error), |&cause| cause.source())
 }
 
-const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
-
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
@@ -160,44 +142,38 @@ mod tests {
 
     #[test]
     fn a_status_means_what_the_table_says() {
-        let none = HeaderMap::new();
-        for status in 100..=599 {
-            let outcome = answer(StatusCode::from_u16(status).unwrap(), &none);
-            let expected = match status {
+        for code in 100..=599 {
+            let expected = match code {
                 429 => Outcome::Refused,
                 408 | 500 | 502 | 503 | 504 => Outcome::Ambiguous,
                 _ => Outcome::Final,
             };
-            assert_eq!(outcome, expected, "{status}");
+            assert_eq!(
+                status(StatusCode::from_u16(code).unwrap()),
+                expected,
+                "{code}"
+            );
         }
     }
 
     #[test]
-    fn a_stored_answer_is_final() {
+    fn a_stored_answer_is_told_by_the_word_true() {
+        let name = HeaderName::from_static("idempotent-replayed");
         let mut headers = HeaderMap::new();
-        for (value, outcome) in [("true", Outcome::Final), ("false", Outcome::Ambiguous)] {
-            headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static(value));
-            assert_eq!(answer(StatusCode::INTERNAL_SERVER_ERROR, &headers), outcome);
+        assert!(!is_stored_answer(&headers, &name));
+        for (value, stored) in [
+            ("true", true),
+            ("True", true),
+            ("false", false),
+            ("", false),
+        ] {
+            headers.insert(&name, HeaderValue::from_static(value));
+            assert_eq!(is_stored_answer(&headers, &name), stored, "{value}");
         }
-        headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
-        assert_eq!(
-            answer(StatusCode::TOO_MANY_REQUESTS, &headers),
-            Outcome::Refused
-        );
     }
 
     #[test]
-    fn an_ambiguous_outcome_allows_another_only_where_it_is_repeatable() {
-        let table = [
-            (Outcome::NotSent, true, true),
-            (Outcome::Refused, true, true),
-            (Outcome::Ambiguous, true, false),
-            (Outcome::Final, false, false),
-        ];
-        for (outcome, repeatable, not_repeatable) in table {
-            assert_eq!(outcome.allows_another(true), repeatable);
-            assert_eq!(outcome.allows_another(false), not_repeatable);
-        }
+    fn methods_that_may_be_repeated_are_those_of_the_rfc() {
         for (method, idempotent) in [
             ("GET", true),
             ("HEAD", true),

@@ -1,8 +1,11 @@
 //! What is kept of a request, to make it again.
 
-use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
+use std::sync::Arc;
 
-use super::{RetryBody, classify};
+use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
+use tokio::time::Instant;
+
+use super::RetryBody;
 use crate::{idempotency_key::IdempotencyKey, logical::LogicalRequest};
 
 /// A request that can be made again.
@@ -10,7 +13,7 @@ pub(super) struct Kept<B> {
     head: Head,
     /// `None` where the body can't be sent twice, or no second attempt is allowed.
     body: Option<B>,
-    pub(super) most_attempts: u32,
+    clone_body: CloneBody<B>,
 }
 
 struct Head {
@@ -21,8 +24,31 @@ struct Head {
     extensions: Extensions,
 }
 
-impl<B: RetryBody> Kept<B> {
-    pub(super) fn of(request: &Request<B>, most_attempts: u32) -> Self {
+/// How another body with the same content is made.
+pub(super) enum CloneBody<B> {
+    /// By [`RetryBody::try_clone`].
+    Own(fn(&B) -> Option<B>),
+    /// As the user says.
+    Given(Arc<dyn Fn(&B) -> Option<B> + Send + Sync>),
+}
+
+impl<B: RetryBody> CloneBody<B> {
+    pub(super) fn own() -> Self {
+        Self::Own(B::try_clone)
+    }
+}
+
+impl<B> CloneBody<B> {
+    fn of(&self, body: &B) -> Option<B> {
+        match self {
+            Self::Own(clone) => clone(body),
+            Self::Given(clone) => clone(body),
+        }
+    }
+}
+
+impl<B> Kept<B> {
+    pub(super) fn of(request: &Request<B>, more_than_once: bool, clone_body: CloneBody<B>) -> Self {
         Self {
             head: Head {
                 method: request.method().clone(),
@@ -31,30 +57,32 @@ impl<B: RetryBody> Kept<B> {
                 headers: request.headers().clone(),
                 extensions: request.extensions().clone(),
             },
-            body: (most_attempts > 1)
-                .then(|| request.body().try_clone())
+            body: more_than_once
+                .then(|| clone_body.of(request.body()))
                 .flatten(),
-            most_attempts,
+            clone_body,
         }
     }
 
-    /// The request once more; `None` where its body can't be sent again.
-    pub(super) fn request(&self) -> Option<Request<B>> {
-        let mut request = Request::new(self.body.as_ref()?.try_clone()?);
+    /// The request once more, with the deadline that it has; `None` where its body can't be sent again.
+    pub(super) fn request(&self, deadline: Option<Instant>) -> Option<Request<B>> {
+        let mut request = Request::new(self.clone_body.of(self.body.as_ref()?)?);
         *request.method_mut() = self.head.method.clone();
         *request.uri_mut() = self.head.uri.clone();
         *request.version_mut() = self.head.version;
         *request.headers_mut() = self.head.headers.clone();
         *request.extensions_mut() = self.head.extensions.clone();
+        LogicalRequest::get_or_insert(request.extensions_mut()).deadline = deadline;
         Some(request)
     }
-}
 
-impl<B> Kept<B> {
-    /// Whether it may be processed twice: the server tells a second time from the first, or it makes no difference.
-    pub(super) fn is_repeatable(&self) -> bool {
-        classify::is_idempotent(&self.head.method)
-            || IdempotencyKey::is_in(&self.head.headers)
+    pub(super) const fn method(&self) -> &Method {
+        &self.head.method
+    }
+
+    /// Whether the attempts carried a key, whoever made it.
+    pub(super) fn has_key(&self) -> bool {
+        IdempotencyKey::is_in(&self.head.headers)
             || self
                 .logical()
                 .is_some_and(|logical| logical.key().is_some())

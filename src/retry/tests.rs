@@ -121,7 +121,10 @@ async fn a_refused_request_is_sent_once_more_no_earlier_than_its_hint() {
 #[tokio::test(start_paused = true)]
 async fn a_date_is_a_hint_too() {
     let layer = PlotonRetry::new();
-    let date = layer.wall.at(Instant::now() + Duration::from_secs(10));
+    let date = layer
+        .settings
+        .wall
+        .at(Instant::now() + Duration::from_secs(10));
     let mut server = spawn(layer);
     let mut call = server.call(post());
     let refusal = refusal(httpdate::fmt_http_date(date).as_bytes());

@@ -1,0 +1,364 @@
+//! All that is known of one logical request: whether it is sent again, when, and how its story is told.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{Request, Response, StatusCode};
+use tokio::time::Instant;
+use tower::BoxError;
+use tracing::{Span, field};
+
+use super::{
+    AttemptEnd, AttemptsFailed, DeadlinePassed, Outcome, Settings, classify,
+    kept::Kept,
+    quota::{Paid, Spent},
+};
+use crate::{
+    headers::retry_after::{Hint, retry_after},
+    idempotency_key::IDEMPOTENCY_KEY,
+    logical::Attempts,
+};
+
+/// One logical request; it outlives its attempts.
+pub(super) struct Progress<B> {
+    kept: Kept<B>,
+    /// `Some` from the decision to send it again until that is done.
+    again: Option<Again<B>>,
+    settings: Arc<Settings>,
+    most_attempts: u32,
+    started: Instant,
+    /// `None` where it is beyond every clock.
+    deadline: Option<Instant>,
+    made: u32,
+    /// What the attempt on its way has cost; `None` of a first one.
+    spent: Option<Spent>,
+    last_hint: Option<Duration>,
+    last_status: Option<StatusCode>,
+    span: Span,
+}
+
+/// The next attempt, ready to be sent.
+struct Again<B> {
+    request: Request<B>,
+    paid: Paid,
+}
+
+/// How an attempt ended, and what that means.
+struct End {
+    outcome: Outcome,
+    /// `Err` with the kind of the error, in a word: its text may hold anything.
+    result: Result<StatusCode, &'static str>,
+    hint: Option<Hint>,
+}
+
+/// Why a request is not sent again that could be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GivenUp {
+    /// It was sent as often as it may be.
+    Attempts,
+    /// Its body can't be sent twice.
+    Body,
+    /// The server asks for a longer wait than anyone waits.
+    Hint,
+    /// The deadline comes before the next attempt would.
+    Deadline,
+    /// The server may have forgotten the idempotency key by then.
+    KeyAge,
+    /// All requests together were sent again too often.
+    Quota,
+}
+
+impl<B> Progress<B> {
+    pub(super) const fn new(
+        kept: Kept<B>,
+        settings: Arc<Settings>,
+        most_attempts: u32,
+        started: Instant,
+        deadline: Option<Instant>,
+        span: Span,
+    ) -> Self {
+        Self {
+            kept,
+            again: None,
+            settings,
+            most_attempts,
+            started,
+            deadline,
+            made: 0,
+            spent: None,
+            last_hint: None,
+            last_status: None,
+            span,
+        }
+    }
+
+    pub(super) const fn span(&self) -> &Span {
+        &self.span
+    }
+
+    pub(super) const fn made(&self) -> u32 {
+        self.made
+    }
+
+    pub(super) const fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Sends the first attempt, unless the deadline has passed.
+    pub(super) fn send_first<F>(
+        &mut self,
+        request: Request<B>,
+        send: impl FnOnce(Request<B>) -> F,
+    ) -> Option<F> {
+        self.is_in_time(self.started).then(|| {
+            self.made = 1;
+            self.span.in_scope(|| send(request))
+        })
+    }
+
+    /// Sends the next attempt, unless the deadline has passed.
+    pub(super) fn send_again<F>(
+        &mut self,
+        now: Instant,
+        send: impl FnOnce(Request<B>) -> F,
+    ) -> Option<F> {
+        let Again { request, paid } = self.again.take().filter(|_| self.is_in_time(now))?;
+        self.spent = Some(paid.spend());
+        self.made = self.made.saturating_add(1);
+        Some(send(request))
+    }
+
+    fn is_in_time(&self, now: Instant) -> bool {
+        self.deadline.is_none_or(|deadline| now < deadline)
+    }
+
+    /// Decides whether there is another attempt, and when it is sent.
+    pub(super) fn send_again_at<R>(
+        &mut self,
+        result: &Result<Response<R>, BoxError>,
+        now: Instant,
+    ) -> Option<Instant> {
+        let end = self.look_at(result, now);
+        self.settle(&end);
+        let rules = &self.settings.rules;
+        let repeatable = rules.is_repeatable(self.kept.method(), self.kept.has_key());
+        if !end.outcome.allows_another(repeatable) {
+            return None;
+        }
+        match self.plan(&end, now) {
+            Ok((again, delay)) => {
+                self.again = Some(again);
+                self.tell_of_retry(&end, delay);
+                // Fits: `plan` found it.
+                now.checked_add(delay)
+            }
+            Err(reason) => {
+                self.tell_of_giving_up(&end, reason);
+                None
+            }
+        }
+    }
+
+    fn look_at<R>(&mut self, result: &Result<Response<R>, BoxError>, now: Instant) -> End {
+        let rules = &self.settings.rules;
+        let (seen, outcome, kind) = match result {
+            Ok(response) => {
+                let (status, headers) = (response.status(), response.headers());
+                let outcome = rules.answer(status, headers);
+                (Ok((status, headers)), outcome, Ok(status))
+            }
+            Err(error) => {
+                let (outcome, kind) = classify::error(&**error);
+                (Err(&**error as _), outcome, Err(kind))
+            }
+        };
+        let outcome = rules.judge(&AttemptEnd {
+            method: self.kept.method(),
+            has_key: self.kept.has_key(),
+            number: self.made,
+            result: seen,
+            outcome,
+        });
+        // Some servers send `Retry-After` with every 2xx.
+        let hint = seen
+            .ok()
+            .filter(|(status, _)| !status.is_success())
+            .and_then(|(_, headers)| retry_after(headers, &self.settings.wall, now));
+        self.last_status = kind.ok().or(self.last_status);
+        self.last_hint = hint.map(|hint| hint.wait).or(self.last_hint);
+        End {
+            outcome,
+            result: kind,
+            hint,
+        }
+    }
+
+    /// Pays into the quota what a success earns.
+    fn settle(&mut self, end: &End) {
+        let spent = self.spent.take();
+        let succeeded = |status: StatusCode| !status.is_client_error() && !status.is_server_error();
+        if end.result.is_ok_and(succeeded) {
+            match spent {
+                Some(spent) => spent.give_back(),
+                None => self.settings.quota.earn(),
+            }
+        }
+    }
+
+    /// The next attempt and the delay before it. The quota is asked last, and before any sleep.
+    fn plan(&self, end: &End, now: Instant) -> Result<(Again<B>, Duration), GivenUp> {
+        if self.made >= self.most_attempts {
+            return Err(GivenUp::Attempts);
+        }
+        let request = self.kept.request(self.deadline).ok_or(GivenUp::Body)?;
+        let refused = end.outcome == Outcome::Refused;
+        let retries = self.made.saturating_sub(1);
+        let backoff = &self.settings.backoff;
+        let delay = backoff
+            .delay(end.hint, refused, retries, rand::random())
+            .ok_or(GivenUp::Hint)?;
+        let at = now.checked_add(delay).ok_or(GivenUp::Deadline)?;
+        if !self.is_in_time(at) {
+            return Err(GivenUp::Deadline);
+        }
+        let age = at.saturating_duration_since(self.started);
+        if age >= KEY_LIFE && self.kept.has_key() {
+            return Err(GivenUp::KeyAge);
+        }
+        let paid = self.settings.quota.pay(end.outcome).ok_or(GivenUp::Quota)?;
+        Ok((Again { request, paid }, delay))
+    }
+
+    /// The one event of a retry.
+    fn tell_of_retry(&self, end: &End, delay: Duration) {
+        tracing::info!(
+            http.request.resend_count = self.made,
+            http.response.status_code = end.status(),
+            "error.type" = end.error(),
+            delay_ms = millis(delay),
+            delay_from = end.hint.map_or("backoff", |hint| hint.source.name()),
+            "sending the request again after a delay",
+        );
+    }
+
+    fn tell_of_giving_up(&self, end: &End, reason: GivenUp) {
+        tracing::warn!(
+            attempts = self.made,
+            http.response.status_code = end.status(),
+            "error.type" = end.error(),
+            hint_ms = end.hint.map(|hint| millis(hint.wait)),
+            reason = reason.name(),
+            "not sending the request again",
+        );
+    }
+
+    /// What the caller gets: the last answer or error, with its story where it went wrong.
+    pub(super) fn done<R>(
+        &self,
+        result: Result<Response<R>, BoxError>,
+        now: Instant,
+    ) -> Result<Response<R>, BoxError> {
+        match result {
+            Ok(mut response) => {
+                self.record(Ok(response.status()));
+                if !response.status().is_success() {
+                    response.extensions_mut().insert(self.story(now));
+                }
+                Ok(response)
+            }
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    pub(super) fn failed(&self, source: BoxError) -> BoxError {
+        self.record(Err(classify::error(&*source).1));
+        if self.made == 1 {
+            return source;
+        }
+        let attempts = self.story(Instant::now());
+        AttemptsFailed { attempts, source }.into()
+    }
+
+    pub(super) fn deadline_passed(&self) -> BoxError {
+        let now = Instant::now();
+        self.record(Err("deadline"));
+        let deadline = self.deadline.unwrap_or(now);
+        DeadlinePassed {
+            attempts: self.story(now),
+            deadline: deadline.saturating_duration_since(self.started),
+            last_status: self.last_status,
+        }
+        .into()
+    }
+
+    /// Says in the span how the logical request ended; attempts on the way have events.
+    fn record(&self, end: Result<StatusCode, &'static str>) {
+        match end {
+            Ok(status) => self
+                .span
+                .record("http.response.status_code", status.as_u16()),
+            Err(kind) => self.span.record("error.type", kind),
+        };
+        if self.made > 1 {
+            self.span
+                .record("http.request.resend_count", self.made.saturating_sub(1));
+        }
+    }
+
+    fn story(&self, now: Instant) -> Attempts {
+        Attempts {
+            made: self.made,
+            elapsed: now.saturating_duration_since(self.started),
+            last_hint: self.last_hint,
+            idempotency_key: self.kept.idempotency_key(),
+        }
+    }
+}
+
+impl End {
+    fn status(&self) -> Option<u16> {
+        self.result.ok().map(|status| status.as_u16())
+    }
+
+    fn error(&self) -> Option<&'static str> {
+        self.result.err()
+    }
+}
+
+impl GivenUp {
+    /// What logs call it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Attempts => "attempts",
+            Self::Body => "body",
+            Self::Hint => "hint",
+            Self::Deadline => "deadline",
+            Self::KeyAge => "key age",
+            Self::Quota => "quota",
+        }
+    }
+}
+
+/// The span of a logical request, with the names of OpenTelemetry's HTTP conventions. No query: it may hold anything.
+pub(super) fn span<B>(request: &Request<B>, key_in_span: bool) -> Span {
+    let key = request
+        .headers()
+        .get(IDEMPOTENCY_KEY)
+        .filter(|_| key_in_span);
+    tracing::info_span!(
+        "request",
+        http.request.method = request.method().as_str(),
+        server.address = request.uri().host(),
+        url.path = request.uri().path(),
+        ploton.idempotency_key = key.and_then(|key| key.to_str().ok()),
+        http.request.resend_count = field::Empty,
+        http.response.status_code = field::Empty,
+        "error.type" = field::Empty,
+    )
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Servers know a key for 24 hours; an hour is for what is on its way, and for clocks.
+const KEY_LIFE: Duration = Duration::from_secs(23 * 60 * 60);

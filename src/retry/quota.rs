@@ -70,6 +70,26 @@ impl Quota {
     }
 }
 
+/// Shows the quota of a [`PlotonRetry`].
+#[derive(Clone, Debug)]
+pub struct RetryHandle {
+    pub(super) quota: Arc<Quota>,
+}
+
+impl RetryHandle {
+    /// What is left of the quota.
+    #[must_use]
+    pub fn quota_left(&self) -> u32 {
+        self.quota.left()
+    }
+
+    /// The most that the quota holds.
+    #[must_use]
+    pub fn quota_capacity(&self) -> u32 {
+        self.quota.capacity()
+    }
+}
+
 /// The price of one retry. Dropped before it was spent, it goes back: that retry was never sent.
 #[derive(Debug)]
 pub(super) struct Paid {

@@ -7,7 +7,8 @@
     reason = "a test fails by a panic"
 )]
 
-mod support;
+#[path = "support/script.rs"]
+mod script;
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use http::{StatusCode, header::RETRY_AFTER};
 use tower::{Layer, ServiceExt};
 use tower_ploton::{PlotonRetry, retry::RetryHandle};
 
-use support::script::{Script, answer, keyed_post, millis};
+use script::{Script, answer, keyed_post, millis};
 
 /// One logical request through a layer whose server answers with `statuses`.
 struct Case {

@@ -33,6 +33,8 @@ pub(super) fn is_stored_answer(headers: &HeaderMap, name: &HeaderName) -> bool {
 pub(super) fn error(error: &(dyn Error + 'static)) -> (Outcome, &'static str) {
     causes(error)
         .find_map(known)
+        // Others travel inside of io errors.
+        .or_else(|| causes(error).find_map(|cause| cause.downcast_ref().map(io_error)))
         .unwrap_or((Outcome::Ambiguous, "other"))
 }
 
@@ -56,10 +58,9 @@ fn known(cause: &(dyn Error + 'static)) -> Option<(Outcome, &'static str)> {
     if let Some(h2) = cause.downcast_ref::<h2::Error>() {
         return Some(h2_error(h2));
     }
-    if cause.is::<tower::timeout::error::Elapsed>() || cause.is::<tokio::time::error::Elapsed>() {
-        return Some((Outcome::Ambiguous, "timeout"));
-    }
-    cause.downcast_ref().map(io_error)
+    let timed_out =
+        cause.is::<tower::timeout::error::Elapsed>() || cause.is::<tokio::time::error::Elapsed>();
+    timed_out.then_some((Outcome::Ambiguous, "timeout"))
 }
 
 fn client_error(error: &legacy::Error) -> Option<(Outcome, &'static str)> {
@@ -106,6 +107,10 @@ fn h2_error(error: &h2::Error) -> (Outcome, &'static str) {
     if error.is_reset() && error.is_remote() && reason == Some(h2::Reason::REFUSED_STREAM) {
         return (Outcome::NotSent, "refused_stream");
     }
+    // Reset by this side: the request's own body failed.
+    if error.is_reset() && !error.is_remote() && !error.is_library() {
+        return (Outcome::Final, "request");
+    }
     if error.is_go_away() && error.is_remote() && reason == Some(h2::Reason::NO_ERROR) {
         return (Outcome::NotSent, "go_away");
     }
@@ -129,8 +134,15 @@ fn is_tls(cause: &(dyn Error + 'static)) -> bool {
         .is_some_and(|error| matches!(error.kind(), InvalidData | InvalidInput | Unsupported))
 }
 
+/// The error and what it comes from. An `io::Error` names as its source that of the error in it, not that error itself.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    iter::successors(Some(error), |&cause| cause.source())
+    iter::successors(Some(error), |&cause| {
+        let within = cause
+            .downcast_ref()
+            .and_then(io::Error::get_ref)
+            .map(|within| within as &(dyn Error + 'static));
+        within.or_else(|| cause.source())
+    })
 }
 
 #[cfg(test)]
@@ -194,7 +206,7 @@ mod tests {
     #[test]
     fn a_plain_error_is_told_by_its_type() {
         let invalid_uri = "http://[".parse::<http::Uri>().unwrap_err();
-        let table: [(BoxError, Outcome, &str); 5] = [
+        let table: [(BoxError, Outcome, &str); 7] = [
             (
                 Box::new(PlainHttpRefused::new()),
                 Outcome::Final,
@@ -210,6 +222,16 @@ mod tests {
                 Box::new(io::Error::from(io::ErrorKind::ConnectionReset)),
                 Outcome::Ambiguous,
                 "connection_reset",
+            ),
+            (
+                Box::new(io::Error::other(PlainHttpRefused::new())),
+                Outcome::Final,
+                "plain_http",
+            ),
+            (
+                Box::new(io::Error::other("who knows")),
+                Outcome::Ambiguous,
+                "io",
             ),
             ("who knows".into(), Outcome::Ambiguous, "other"),
         ];

@@ -1,8 +1,6 @@
 //! What the tests share.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-pub(crate) mod script;
-
 use std::task::{Context, Poll};
 
 use bytes::Bytes;

@@ -260,7 +260,7 @@ struct Foreign(&'static str);
 #[tokio::test(start_paused = true)]
 async fn a_foreign_body_is_cloned_as_the_user_says() {
     let layer = PlotonRetry::new()
-        .clone_body_with(|body: &Foreign| (body.0 != "once").then(|| Foreign(body.0)));
+        .clone_body_with(|body: &Foreign| (body.0 != "once").then_some(Foreign(body.0)));
     let (mut service, mut handle) =
         mock::spawn_layer::<Request<Foreign>, Response<String>, _>(layer);
     for (body, attempts) in [("often", 2), ("once", 1)] {

@@ -364,10 +364,9 @@ fn is_json(kind: &HeaderValue) -> bool {
 
 /// `2025-06-15T14:22:03Z`
 fn iso8601(time: SystemTime) -> String {
-    let seconds = i64::try_from(epoch(time)).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_second(seconds)
-        .unwrap_or(jiff::Timestamp::MAX)
-        .to_string()
+    // What can be written has a year of four digits.
+    let last = humantime::parse_rfc3339("9999-12-31T23:59:59Z").unwrap_or(time);
+    humantime::format_rfc3339_seconds(time.clamp(SystemTime::UNIX_EPOCH, last)).to_string()
 }
 
 /// Whole seconds since 1970, rounded down, as servers do.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::headers::retry_after::Hint;
+use crate::headers::Hint;
 
 /// The delays between attempts.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +74,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::headers::retry_after::HintSource;
+    use crate::headers::HintSource;
 
     /// The largest number that a draw can give.
     const ALMOST_ONE: f64 = 1.0 - f64::EPSILON;

@@ -13,7 +13,7 @@ use super::{
     quota::{Paid, Spent},
 };
 use crate::{
-    headers::retry_after::{Hint, retry_after},
+    headers::{self, Hint},
     idempotency_key::IDEMPOTENCY_KEY,
     logical::Attempts,
 };
@@ -178,11 +178,9 @@ impl<B> Progress<B> {
             result: seen,
             outcome,
         });
-        // Some servers send `Retry-After` with every 2xx.
         let hint = seen
             .ok()
-            .filter(|(status, _)| !status.is_success())
-            .and_then(|(_, headers)| retry_after(headers, &self.settings.wall, now));
+            .and_then(|(status, headers)| headers::hint(status, headers, &self.settings.wall, now));
         self.last_status = kind.ok().or(self.last_status);
         self.last_hint = hint.map(|hint| hint.wait).or(self.last_hint);
         End {

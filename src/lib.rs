@@ -25,6 +25,6 @@ pub use self::{
     logical::{Attempts, Deadline, MaxAttempts},
     origin::{InvalidOrigin, Origin},
     plan::Plan,
-    retry::PlotonRetry,
+    retry::{PlotonReplay, PlotonRetry},
     stack::PlotonStack,
 };

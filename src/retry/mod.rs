@@ -32,7 +32,10 @@ pub use self::{
     future::ResponseFuture,
     outcome::{AttemptEnd, Outcome},
     quota::RetryHandle,
-    replay::RetryBody,
+    replay::{
+        MapReplay, MapReplayService, PlotonReplay, ReplayBody, ReplayError, ReplayService,
+        RetryBody,
+    },
 };
 use self::{
     kept::{CloneBody, Kept},

@@ -202,12 +202,11 @@ impl<B> Progress<B> {
         }
     }
 
-    /// The next attempt and the delay before it. The quota is asked last, and before any sleep.
+    /// The next attempt and the delay before it. The quota is asked before any sleep.
     fn plan(&self, end: &End, now: Instant) -> Result<(Again<B>, Duration), GivenUp> {
         if self.made >= self.most_attempts {
             return Err(GivenUp::Attempts);
         }
-        let request = self.kept.request(self.deadline).ok_or(GivenUp::Body)?;
         let refused = end.outcome == Outcome::Refused;
         let retries = self.made.saturating_sub(1);
         let backoff = &self.settings.backoff;
@@ -222,7 +221,10 @@ impl<B> Progress<B> {
         if age >= KEY_LIFE && self.kept.has_key() {
             return Err(GivenUp::KeyAge);
         }
-        let paid = self.settings.quota.pay(end.outcome).ok_or(GivenUp::Quota)?;
+        let quota = &self.settings.quota;
+        let paid = quota.pay(end.outcome).ok_or(GivenUp::Quota)?;
+        // Last of all: a body that is still being read elsewhere is taken from there.
+        let request = self.kept.request(self.deadline).ok_or(GivenUp::Body)?;
         Ok((Again { request, paid }, delay))
     }
 

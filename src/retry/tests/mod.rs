@@ -257,7 +257,7 @@ async fn a_hint_above_the_cap_or_past_the_deadline_hands_the_answer_back_at_once
     for (layer, hint) in [
         (PlotonRetry::new(), 121),
         (deadline, 10),
-        (PlotonRetry::new(), u64::MAX),
+        (PlotonRetry::new(), 999_999_999),
     ] {
         let mut server = spawn(layer);
         let mut call = server.call(get());

@@ -1,0 +1,27 @@
+//! Bodies that can be sent again.
+
+mod body;
+mod layer;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    body::{ReplayBody, ReplayError},
+    layer::{MapReplay, MapReplayService, PlotonReplay, ReplayService},
+};
+
+/// A request body that can be sent more than once.
+///
+/// Every body that is [`Clone`] is one: `Full<Bytes>` and `Empty` cost a reference count at most. [`PlotonReplay`] makes one
+/// of any other, and [`PlotonRetry::clone_body_with`](crate::PlotonRetry::clone_body_with) takes bodies that are cloned in a
+/// way of their own.
+pub trait RetryBody: Sized {
+    /// Another body with the same content; `None` where there is none, and then the request is sent once.
+    fn try_clone(&self) -> Option<Self>;
+}
+
+impl<B: Clone> RetryBody for B {
+    fn try_clone(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+}

@@ -226,3 +226,45 @@ async fn a_span_says_how_the_request_ended_not_how_an_attempt_did() {
     assert!(badly.contains("http.request.resend_count=3"), "{badly}");
     assert!(!badly.contains("http.response.status_code"), "{badly}");
 }
+
+/// The lines about a request that is not sent again.
+async fn given_up(retry: PlotonRetry, fault: Fault) -> Vec<String> {
+    let (log, _guard) = Log::capture();
+    let fake = FakePloton::new().fault_rate(fault, 1.0);
+    let service = ServiceBuilder::new()
+        .layer(PlotonIdempotency::new())
+        .layer(retry)
+        .service(fake);
+    let _ = service.oneshot(create(PLOTON, "one")).await;
+    let text = log.text();
+    let lines = text.lines().filter(|line| line.contains("not sending"));
+    lines.map(str::to_owned).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn giving_up_is_one_line_that_says_why() {
+    let failed = || Fault::Status(StatusCode::BAD_GATEWAY);
+    let refused = |seconds| Fault::RateLimited {
+        retry_after: Some(Duration::from_secs(seconds)),
+    };
+    let soon = || PlotonRetry::new().deadline(Duration::from_secs(9));
+    for (retry, fault, reason) in [
+        (PlotonRetry::new(), failed(), "attempts"),
+        (PlotonRetry::new().quota(20), failed(), "quota"),
+        (PlotonRetry::new(), refused(500), "hint"),
+        (soon(), refused(10), "deadline"),
+    ] {
+        let lines = given_up(retry, fault).await;
+        let [line] = &lines[..] else {
+            panic!("{reason}: {lines:?}");
+        };
+        assert!(line.contains("WARN"), "{line}");
+        assert!(line.contains(&format!("reason=\"{reason}\"")), "{line}");
+        assert!(line.contains("attempts="), "{line}");
+        assert!(line.contains("http.response.status_code="), "{line}");
+        assert!(line.contains("ploton.idempotency_key=\"req_"), "{line}");
+    }
+    let final_answer = Fault::Status(StatusCode::UNPROCESSABLE_ENTITY);
+    let lines = given_up(PlotonRetry::new(), final_answer).await;
+    assert!(lines.is_empty(), "nobody thought of sending it again");
+}

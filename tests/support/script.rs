@@ -1,4 +1,5 @@
 //! A server that answers as written down, and says when it was asked.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::{
     collections::VecDeque,

@@ -56,8 +56,11 @@ use crate::{idempotency_key::IdempotencyKey, logical::LogicalRequest};
 /// A POST without a key is therefore never repeated where it may have been processed:
 /// [`PlotonIdempotency`](crate::PlotonIdempotency), outside this layer or inside it, gives it one.
 ///
-/// The next attempt waits for `Retry-After` ([RFC 9110, 10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3)) and
-/// up to a fifth more, else for a random time below a bound that doubles. When attempts are exhausted, the server asks for
+/// The next attempt waits for as long as the server asks for and up to a fifth more, else for a random time below a bound that
+/// doubles. The server asks in the first of these headers that says anything: `retry-after-ms`; `Retry-After`
+/// ([RFC 9110, 10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3)), in seconds, with a fraction, as a date or an
+/// epoch; `RateLimit`, of any IETF draft; `X-RateLimit-Reset`, the last two on a 429 or where nothing remains. Dates are read
+/// against the answer's own `Date`. Zero, past and unreadable values say nothing. When attempts are exhausted, the server asks for
 /// more than [`max_hint`](Self::max_hint), or the deadline leaves no room for the delay, the caller gets the last answer
 /// at once, body intact, with the story of its [`Attempts`](crate::Attempts) in its extensions. A first answer that is 2xx
 /// carries nothing.

@@ -72,7 +72,7 @@ use crate::{idempotency_key::IdempotencyKey, logical::LogicalRequest};
 /// The deadline starts with `call`: a wait in `poll_ready` before the first attempt is not counted, every later wait is;
 /// with a `buffer` between this layer and a rate limit, the wait for a token is counted.
 ///
-/// [`Deadline`] and [`MaxAttempts`] in a request's extensions take the place of the
+/// [`Deadline`](crate::Deadline) and [`MaxAttempts`](crate::MaxAttempts) in a request's extensions take the place of the
 /// layer's own. No request with a key is sent later than 23 hours after its first attempt: servers know a key for 24. The
 /// layer needs a tokio runtime with time enabled.
 ///

@@ -166,9 +166,9 @@ impl PlotonRetry {
         self.with(|settings| settings.key_in_span = recorded)
     }
 
-    /// The layer for bodies that have a `try_clone` of their own, or need another one than
-    /// [`RetryBody`]'s: `clone` makes another body with the same content, or `None` where there is none, and then the
-    /// request is sent once.
+    /// The layer for bodies that have a `try_clone` of their own, or need another one than that of
+    /// [`RetryBody`](super::RetryBody): `clone` makes another body with the same content, or `None` where there is none,
+    /// and then the request is sent once.
     ///
     /// ```
     /// use http::{Request, Response};

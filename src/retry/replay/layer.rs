@@ -21,7 +21,7 @@ use super::ReplayBody;
 /// use http::{Request, Response};
 /// use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 /// use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
-/// use tower_ploton::{PlotonReplay, PlotonRetry};
+/// use tower_ploton::{PlotonReplay, PlotonRetry, retry::ReplayBody};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), BoxError> {
@@ -31,7 +31,7 @@ use super::ReplayBody;
 /// let service = ServiceBuilder::new()
 ///     .layer(PlotonReplay::new())
 ///     .layer(PlotonRetry::new().attempts(2))
-///     .layer(PlotonReplay::map(|body| Boxed::new(body.map_err(BoxError::from))))
+///     .layer(PlotonReplay::map(|body: ReplayBody<Boxed>| Boxed::new(body.map_err(BoxError::from))))
 ///     .service(service_fn(async |request: Request<Boxed>| {
 ///         let body = request.into_body().collect().await?.to_bytes();
 ///         assert_eq!(body, "whole, each time");

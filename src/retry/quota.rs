@@ -70,7 +70,7 @@ impl Quota {
     }
 }
 
-/// Shows the quota of a [`PlotonRetry`].
+/// Shows the quota of a [`PlotonRetry`](super::PlotonRetry).
 #[derive(Clone, Debug)]
 pub struct RetryHandle {
     pub(super) quota: Arc<Quota>,

@@ -19,7 +19,7 @@ use super::RetryBody;
 ///
 /// The first attempt streams the body through without waiting. Its chunks are kept by reference, its trailers too. An
 /// attempt that follows sends what was kept and reads on where the one before it stopped; that one, should anybody still
-/// read it, ends in an error, so that no two read on at once.
+/// read it, ends in an error, so that no two read on at once. The inner body need be neither `Unpin` nor `Sync`.
 ///
 /// A body that turns out to be longer than the bound goes on and is not kept: its request is not sent again. Neither is one
 /// whose body failed.
@@ -35,7 +35,7 @@ pub struct ReplayBody<B> {
 }
 
 struct Shared<B> {
-    inner: B,
+    inner: Pin<Box<B>>,
     kept: Vec<Part>,
     /// The bytes in `kept`.
     len: usize,
@@ -74,7 +74,7 @@ impl<B: Body> ReplayBody<B> {
         let fits = usize::try_from(least).is_ok_and(|least| least <= max_len);
         Self {
             shared: Arc::new(Mutex::new(Shared {
-                inner,
+                inner: Box::pin(inner),
                 kept: Vec::new(),
                 len: 0,
                 max_len,
@@ -120,7 +120,7 @@ impl<B> RetryBody for ReplayBody<B> {
 
 impl<B> Body for ReplayBody<B>
 where
-    B: Body + Unpin,
+    B: Body,
     B::Error: Into<BoxError>,
 {
     type Data = Bytes;
@@ -209,7 +209,7 @@ impl<B> Shared<B> {
 
 impl<B> Shared<B>
 where
-    B: Body + Unpin,
+    B: Body,
     B::Error: Into<BoxError>,
 {
     /// The next part of the inner body, which is kept.
@@ -220,7 +220,7 @@ where
             State::Kept | State::TooLong => {}
         }
         loop {
-            let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
+            let Poll::Ready(frame) = self.inner.as_mut().poll_frame(cx) else {
                 self.waker = Some(cx.waker().clone());
                 return Poll::Pending;
             };

@@ -1,0 +1,440 @@
+//! Bodies that can't be cloned, sent again on real sockets, HTTP/1.1 and HTTP/2.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
+
+mod support;
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    error::Error,
+    fmt, io, iter,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, service::service_fn as hyper_service_fn};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto::Builder,
+};
+use tokio::{
+    net::TcpListener,
+    sync::{
+        Notify,
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    },
+    time::timeout,
+};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_ploton::{
+    Attempts, Origin, Plan, PlotonReplay, PlotonRetry, PlotonStack,
+    mock::{FakePloton, FakeServer, Fault},
+    retry::{ReplayBody, ReplayError, ReplayService, RetryService},
+};
+
+use support::{json, key};
+
+type Feed = UnboundedSender<io::Result<Frame<Bytes>>>;
+
+/// A body that yields what it is fed, and ends when the feed is dropped.
+struct Fed(UnboundedReceiver<io::Result<Frame<Bytes>>>);
+
+impl Body for Fed {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.0.poll_recv(cx)
+    }
+}
+
+fn fed() -> (Feed, Fed) {
+    let (feed, frames) = unbounded_channel();
+    (feed, Fed(frames))
+}
+
+fn feed_data(feed: &Feed, bytes: &[u8]) {
+    let frame = Frame::data(Bytes::copy_from_slice(bytes));
+    feed.send(Ok(frame)).expect("the body is there");
+}
+
+/// A task's JSON in small chunks.
+fn task() -> Fed {
+    let (feed, body) = fed();
+    for chunk in [r#"{"prom"#, r#"pt":"#, r#""one"}"#] {
+        feed_data(&feed, chunk.as_bytes());
+    }
+    body
+}
+
+fn client<B>(http2: bool) -> Client<HttpConnector, B>
+where
+    B: Body + Send,
+    B::Data: Send,
+{
+    Client::builder(TokioExecutor::new())
+        .http2_only(http2)
+        .build_http()
+}
+
+/// A fake Ploton that fails the first attempt once it has all of it, and the layers for it.
+async fn failing_once() -> (FakePloton, FakeServer, PlotonStack) {
+    let fake = FakePloton::new();
+    fake.fail_next(Fault::Status(StatusCode::SERVICE_UNAVAILABLE));
+    let server = fake.listen().await.unwrap();
+    let stack = PlotonStack::new(key(), Plan::Production)
+        .origin(Origin::parse(&server.url()).unwrap())
+        .retry(PlotonRetry::new().base_delay(Duration::from_millis(1)));
+    (fake, server, stack)
+}
+
+/// Creates a task through a service, which takes two attempts.
+async fn creates_by_the_second_attempt<S, B, R>(
+    (fake, server): (&FakePloton, &FakeServer),
+    service: S,
+    body: B,
+) where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: fmt::Debug,
+    R: Body,
+    R::Error: fmt::Debug,
+{
+    let request = Request::post(format!("{}/v1/tasks", server.url()))
+        .header("content-type", "application/json")
+        .body(body);
+    let response = service.oneshot(request.unwrap()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::CREATED);
+    assert_eq!(json(response).await["id"], fake.tasks()[0].id);
+    assert_eq!(fake.tasks()[0].prompt, "one");
+    let counts = fake.counts();
+    assert_eq!((counts.attempts, counts.created), (2, 1));
+}
+
+async fn is_sent_again_by_the_stack<B>(body: impl Fn() -> B)
+where
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    for http2 in [false, true] {
+        let (fake, server, stack) = failing_once().await;
+        let service = PlotonReplay::new().layer(stack.layer(client::<ReplayBody<B>>(http2)));
+        creates_by_the_second_attempt((&fake, &server), service, body()).await;
+    }
+}
+
+#[tokio::test]
+async fn axums_body_is_sent_again() {
+    is_sent_again_by_the_stack(|| axum_core::body::Body::new(task())).await;
+}
+
+#[tokio::test]
+async fn reqwests_body_is_sent_again() {
+    is_sent_again_by_the_stack(|| reqwest::Body::wrap(task())).await;
+    is_sent_again_by_the_stack(|| reqwest::Body::from(r#"{"prompt":"one"}"#)).await;
+}
+
+#[tokio::test]
+async fn boxed_bodies_are_sent_again() {
+    is_sent_again_by_the_stack(|| task().boxed()).await;
+    is_sent_again_by_the_stack(|| task().boxed_unsync()).await;
+}
+
+#[tokio::test]
+async fn a_client_of_axums_body_alone_gets_it() {
+    let (fake, server, stack) = failing_once().await;
+    let service = ServiceBuilder::new()
+        .layer(PlotonReplay::new())
+        .layer(stack)
+        .layer(PlotonReplay::map(axum_core::body::Body::new))
+        .service(client::<axum_core::body::Body>(false));
+    let body = axum_core::body::Body::new(task());
+    creates_by_the_second_attempt((&fake, &server), service, body).await;
+}
+
+#[tokio::test]
+async fn reqwests_client_gets_its_own_body() {
+    let (fake, server, stack) = failing_once().await;
+    let reqwest = reqwest::Client::new();
+    let reqwest = service_fn(move |request: Request<reqwest::Body>| {
+        let reqwest = reqwest.clone();
+        async move {
+            let response = reqwest.execute(request.try_into()?).await?;
+            Ok::<_, reqwest::Error>(Response::<reqwest::Body>::from(response))
+        }
+    });
+    let service = ServiceBuilder::new()
+        .layer(PlotonReplay::new())
+        .layer(stack)
+        .layer(PlotonReplay::map(reqwest::Body::wrap))
+        .service(reqwest);
+    creates_by_the_second_attempt((&fake, &server), service, task().boxed_unsync()).await;
+}
+
+/// When a server answers.
+#[derive(Clone, Copy)]
+enum Answer {
+    /// 503 after so many bytes, then the body is read on to its end.
+    EarlyAndReadsOn(usize),
+    /// 503 after so many bytes; nothing more is read.
+    Early(usize),
+    /// After the whole body.
+    Late(StatusCode),
+}
+
+/// What a server got of one attempt.
+#[derive(Default)]
+struct Received {
+    bytes: Vec<u8>,
+    trailers: Option<HeaderMap>,
+    whole: bool,
+}
+
+impl Received {
+    /// Reads on until the body ends or `bytes` are there.
+    async fn read(&mut self, body: &mut Incoming, bytes: usize) {
+        while self.bytes.len() < bytes {
+            match body.frame().await {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.bytes.extend_from_slice(&data),
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                },
+                Some(Err(_)) => return,
+                None => {
+                    self.whole = true;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// A server that answers one attempt after the other as it is told, and 200 in the end.
+struct Server {
+    url: String,
+    begun: Arc<Notify>,
+    attempts: UnboundedReceiver<Received>,
+}
+
+impl Server {
+    async fn start(answers: impl IntoIterator<Item = Answer>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answers: VecDeque<_> = answers.into_iter().collect();
+        let answers = Arc::new(Mutex::new(answers));
+        let (record, attempts) = unbounded_channel();
+        let begun = Arc::new(Notify::new());
+        let notify = begun.clone();
+        let service = hyper_service_fn(move |request: Request<Incoming>| {
+            let answer = answers.lock().unwrap().pop_front();
+            let answer = answer.unwrap_or(Answer::Late(StatusCode::OK));
+            let (record, begun) = (record.clone(), notify.clone());
+            async move { Ok::<_, Infallible>(serve(request, answer, record, &begun).await) }
+        });
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let service = service.clone();
+                tokio::spawn(async move {
+                    let builder = Builder::new(TokioExecutor::new());
+                    let _ = builder
+                        .serve_connection(TokioIo::new(socket), service)
+                        .await;
+                });
+            }
+        });
+        Self {
+            url,
+            begun,
+            attempts,
+        }
+    }
+
+    fn put<B>(&self, body: B) -> Request<B> {
+        Request::put(&self.url).body(body).unwrap()
+    }
+
+    /// What came of the next attempt that ended.
+    async fn received(&mut self) -> Received {
+        let next = timeout(Duration::from_secs(10), self.attempts.recv()).await;
+        next.expect("an attempt that ends").unwrap()
+    }
+}
+
+async fn serve(
+    request: Request<Incoming>,
+    answer: Answer,
+    record: UnboundedSender<Received>,
+    begun: &Notify,
+) -> Response<Full<Bytes>> {
+    let mut body = request.into_body();
+    let mut received = Received::default();
+    received.read(&mut body, 1).await;
+    begun.notify_one();
+    let status = match answer {
+        Answer::Early(bytes) => {
+            received.read(&mut body, bytes).await;
+            let _ = record.send(received);
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        Answer::EarlyAndReadsOn(bytes) => {
+            received.read(&mut body, bytes).await;
+            tokio::spawn(async move {
+                received.read(&mut body, usize::MAX).await;
+                let _ = record.send(received);
+            });
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        Answer::Late(status) => {
+            received.read(&mut body, usize::MAX).await;
+            let _ = record.send(received);
+            status
+        }
+    };
+    let mut response = Response::new(Full::from("{}"));
+    *response.status_mut() = status;
+    response
+}
+
+type Retrying = ReplayService<RetryService<Client<HttpConnector, ReplayBody<Fed>>>>;
+
+fn retrying(http2: bool) -> Retrying {
+    let retry = PlotonRetry::new().base_delay(Duration::from_millis(1));
+    PlotonReplay::new().layer(retry.layer(client(http2)))
+}
+
+/// What no two chunks have in common.
+fn bytes(len: usize) -> Vec<u8> {
+    let numbers = (0_u32..).flat_map(u32::to_be_bytes);
+    numbers.take(len).collect()
+}
+
+#[tokio::test]
+async fn a_stream_that_is_answered_half_way_is_sent_again_from_its_beginning() {
+    for http2 in [false, true] {
+        let mut server = Server::start([Answer::Early(2_000)]).await;
+        let whole = bytes(6_000);
+        let (feed, body) = fed();
+        let call = tokio::spawn(retrying(http2).oneshot(server.put(body)));
+        feed_data(&feed, &whole[..1_000]);
+        feed_data(&feed, &whole[1_000..2_000]);
+        let first = server.received().await;
+        assert_eq!(first.bytes, whole[..2_000]);
+
+        for chunk in whole[2_000..].chunks(700) {
+            feed_data(&feed, chunk);
+        }
+        drop(feed);
+        assert_eq!(call.await.unwrap().unwrap().status(), StatusCode::OK);
+        let second = server.received().await;
+        assert!(second.whole && second.bytes == whole);
+    }
+}
+
+/// The first attempt's connection still has its body: it was answered, and is not over.
+#[tokio::test]
+async fn a_retry_takes_the_stream_over_from_an_attempt_whose_server_reads_on() {
+    for http2 in [false, true] {
+        let mut server = Server::start([Answer::EarlyAndReadsOn(1_000); 2]).await;
+        let whole = bytes(3_000);
+        let (feed, body) = fed();
+        let call = tokio::spawn(retrying(http2).oneshot(server.put(body)));
+        feed_data(&feed, &whole[..1_000]);
+        for _ in 0..2 {
+            let before = server.received().await;
+            assert!(!before.whole && before.bytes == whole[..1_000]);
+        }
+        feed_data(&feed, &whole[1_000..]);
+        drop(feed);
+        assert_eq!(call.await.unwrap().unwrap().status(), StatusCode::OK);
+        let last = server.received().await;
+        assert!(last.whole && last.bytes == whole);
+    }
+}
+
+#[tokio::test]
+async fn each_of_four_attempts_is_whole_trailers_included() {
+    for http2 in [false, true] {
+        let mut server = Server::start([Answer::Late(StatusCode::BAD_GATEWAY); 3]).await;
+        let whole = bytes(5_000);
+        let (feed, body) = fed();
+        for chunk in whole.chunks(999) {
+            feed_data(&feed, chunk);
+        }
+        let trailers: HeaderMap = iter::once((
+            http::HeaderName::from_static("digest"),
+            http::HeaderValue::from_static("abc"),
+        ))
+        .collect();
+        feed.send(Ok(Frame::trailers(trailers.clone()))).unwrap();
+        let mut request = server.put(body);
+        // HTTP/1.1 sends only the trailers that were announced.
+        let announced = "digest".parse().unwrap();
+        request.headers_mut().insert("trailer", announced);
+        let response = retrying(http2).oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        for _ in 0..4 {
+            let attempt = server.received().await;
+            assert!(attempt.whole && attempt.bytes == whole);
+            assert_eq!(attempt.trailers.as_ref(), Some(&trailers));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_over_the_cap_streams_through_once_and_its_answer_is_handed_back() {
+    for http2 in [false, true] {
+        let mut server = Server::start([Answer::Late(StatusCode::SERVICE_UNAVAILABLE)]).await;
+        let whole = bytes(200_000);
+        let (feed, body) = fed();
+        for chunk in whole.chunks(10_000) {
+            feed_data(&feed, chunk);
+        }
+        drop(feed);
+        let response = retrying(http2).oneshot(server.put(body)).await.unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let story = response.extensions().get::<Attempts>().unwrap();
+        assert_eq!(story.made(), 1);
+        let only = server.received().await;
+        assert!(only.whole && only.bytes == whole);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_fails_is_not_sent_again_and_never_whole() {
+    for http2 in [false, true] {
+        let mut server = Server::start([]).await;
+        let (feed, body) = fed();
+        let call = tokio::spawn(retrying(http2).oneshot(server.put(body)));
+        feed_data(&feed, b"abc");
+        server.begun.notified().await;
+        let gone = io::Error::new(io::ErrorKind::NotFound, "the file is gone");
+        feed.send(Err(gone)).unwrap();
+        let error = call.await.unwrap().unwrap_err();
+        let only = server.received().await;
+        assert!(!only.whole);
+        assert!(server.attempts.is_empty());
+        // Over HTTP/2 hyper says no more than that the stream was reset.
+        if !http2 {
+            let error: &(dyn Error + 'static) = &*error;
+            let mut causes = iter::successors(Some(error), |&cause| cause.source());
+            assert!(causes.any(|cause| cause.is::<ReplayError>()), "{error:?}");
+            let mut causes = iter::successors(Some(error), |&cause| cause.source());
+            assert!(causes.any(|cause| cause.is::<io::Error>()), "{error:?}");
+        }
+    }
+}

@@ -166,29 +166,29 @@ async fn a_connection_that_closed_before_the_request_left_was_not_sent() {
     assert_eq!(taken_for(service, create(&url, "one")).await, NOT_SENT);
 }
 
-/// A connection of hyper's own, without a pool above it.
+/// A connection of hyper's own, without a pool above it: it says so when it is asked whether it is ready, and when it is not.
 #[tokio::test]
 async fn a_closed_connection_without_a_pool_was_not_sent() {
     let url = serve(async |socket| drop(socket)).await;
     let address = url.strip_prefix("http://").unwrap().to_owned();
-    let socket = TcpStream::connect(address).await.unwrap();
-    let io = TokioIo::new(socket);
-    let (sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
-    let _ = connection.await;
-    let sender = Arc::new(tokio::sync::Mutex::new(sender));
-    let service = service_fn(move |request| {
-        let sender = sender.clone();
-        async move { sender.lock().await.send_request(request).await }
-    });
-    assert_eq!(
-        taken_for(service.clone(), create(&url, "one")).await,
-        NOT_SENT
-    );
-    let ready = service_fn(move |request: Request<Full<Bytes>>| {
-        let ready = service.clone();
-        async move { ready.oneshot(request).await }
-    });
-    assert_eq!(taken_for(ready, create(&url, "one")).await, NOT_SENT);
+    for asked in [true, false] {
+        let socket = TcpStream::connect(&address).await.unwrap();
+        let io = TokioIo::new(socket);
+        let (sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        let _ = connection.await;
+        let sender = Arc::new(tokio::sync::Mutex::new(sender));
+        let service = service_fn(move |request| {
+            let sender = sender.clone();
+            async move {
+                let mut sender = sender.lock().await;
+                if asked {
+                    sender.ready().await?;
+                }
+                sender.send_request(request).await
+            }
+        });
+        assert_eq!(taken_for(service, create(&url, "one")).await, NOT_SENT);
+    }
 }
 
 /// An HTTP/2 server in bytes: reads the request, then writes `frame`.

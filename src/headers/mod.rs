@@ -1,58 +1,32 @@
-//! What the server says in its headers: pure parsing, given the time. What can't be read says nothing, and is no error.
+//! What the server says in its headers: pure parsing, given the time.
 
-use std::time::Duration;
-
-use http::{HeaderMap, HeaderName, StatusCode};
-use tokio::time::Instant;
-
+mod answer;
 pub(crate) mod date;
 mod ietf;
-mod number;
-mod rate_limit;
-mod retry_after;
+pub(crate) mod rate_limit;
+pub(crate) mod retry_after;
+mod when;
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod check;
 #[cfg(test)]
 mod tests;
 
-use self::date::Wall;
+use http::{HeaderMap, StatusCode};
+use tokio::time::Instant;
 
-/// A wait that the server named, and where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Hint {
-    /// Longer than zero.
-    pub(crate) wait: Duration,
-    pub(crate) source: HintSource,
-}
+use self::{
+    answer::Answer,
+    date::Wall,
+    retry_after::{Hint, HintSource},
+};
 
-/// The header that a hint is from, the first in this order that says anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum HintSource {
-    /// `retry-after-ms`
-    Milliseconds,
-    /// `Retry-After`
-    Seconds,
-    /// `Retry-After`, as a date or an epoch.
-    Date,
-    /// `RateLimit`, of any draft.
-    RateLimit,
-    /// `X-RateLimit-Reset`
-    Reset,
-}
-
-impl HintSource {
-    /// What logs call it.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Milliseconds => "retry-after-ms",
-            Self::Seconds => "retry-after",
-            Self::Date => "retry-after date",
-            Self::RateLimit => "ratelimit",
-            Self::Reset => "x-ratelimit-reset",
-        }
-    }
-}
-
-/// The wait that an answer received at `now` asks for. A header that is empty, repeated, unreadable, zero or past says
-/// nothing, and the next one is asked. An answer that is 2xx asks for none: some servers send `Retry-After` with each.
+/// The wait that an answer received at `now` asks for.
+///
+/// The first of these that names one: `Retry-After-Ms`, `Retry-After`, `RateLimit` in the words of any draft,
+/// `X-RateLimit-Reset`. The last two stand on every answer of some servers, so they count only where the answer is a 429
+/// or says that nothing is left. A header that is zero, past, repeated or unreadable says nothing, and the next is asked.
+/// A 2xx asks for no wait: some servers send `Retry-After` with each.
 pub(crate) fn hint(
     status: StatusCode,
     headers: &HeaderMap,
@@ -62,22 +36,11 @@ pub(crate) fn hint(
     if status.is_success() {
         return None;
     }
-    let limited = status == StatusCode::TOO_MANY_REQUESTS;
-    retry_after::milliseconds(headers)
-        .or_else(|| retry_after::retry_after(headers, || wall.of_answer(headers, now)))
-        .or_else(|| ietf::hint(headers, limited))
-        .or_else(|| rate_limit::reset(headers, limited, || wall.of_answer(headers, now)))
-}
-
-impl Hint {
-    fn new(wait: Duration, source: HintSource) -> Option<Self> {
-        (!wait.is_zero()).then_some(Self { wait, source })
-    }
-}
-
-/// The header's value where it is sent once, and can be read: two would contradict each other.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next().filter(|_| values.next().is_none())?;
-    value.to_str().ok().map(str::trim)
+    let refused = status == StatusCode::TOO_MANY_REQUESTS;
+    let answer = Answer { headers, wall, now };
+    let reset = |source| move |wait| Hint { wait, source };
+    retry_after::retry_after_ms(answer)
+        .or_else(|| retry_after::retry_after(answer))
+        .or_else(|| ietf::wait(answer, refused).map(reset(HintSource::RateLimit)))
+        .or_else(|| rate_limit::wait(answer, refused).map(reset(HintSource::XRateLimitReset)))
 }

@@ -1,34 +1,99 @@
-//! `X-RateLimit-*`, as the Ploton API and many others send it.
+//! What a server says of its rate limit: `X-RateLimit-*`, as the Ploton API sends it, and the IETF's `RateLimit`.
 
-use std::time::SystemTime;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
+use tokio::time::Instant;
 
 use super::{
-    Hint, HintSource, date,
-    number::{self, Time},
-    single,
+    answer::Answer,
+    date::Wall,
+    ietf,
+    when::{self, When},
 };
 
-/// The time until the server's window ends, by `X-RateLimit-Reset`, where nothing is left of the window: an epoch in seconds
-/// or milliseconds, a delta in seconds, each with a fraction or without, or an ISO 8601 date in UTC. `limited` says that the
-/// answer was a 429.
-pub(super) fn reset(
-    headers: &HeaderMap,
-    limited: bool,
-    clock: impl FnOnce() -> SystemTime,
-) -> Option<Hint> {
-    let text = single(headers, &X_RATELIMIT_RESET)?;
-    if !limited && single(headers, &X_RATELIMIT_REMAINING) != Some("0") {
-        return None;
-    }
-    let at = match number::time(text) {
-        Some(Time::In(wait)) => return Hint::new(wait, HintSource::Reset),
-        Some(Time::At(at)) => at,
-        None => humantime::parse_rfc3339(text).ok()?,
-    };
-    Hint::new(date::until(at, clock())?, HintSource::Reset)
+/// What an answer says of its limit, whole and without contradiction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// Requests in a window, above 0.
+    pub(crate) limit: u32,
+    /// At most `limit`.
+    pub(crate) remaining: u32,
+    /// When more will be left; it may be now.
+    pub(crate) reset: When,
+    /// The window's length, above zero, where a policy says it plainly.
+    pub(crate) window: Option<Duration>,
+    /// When the server wrote the answer, since 1970 by its own clock.
+    pub(crate) date: Option<Duration>,
 }
 
-const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
-const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+impl Said {
+    /// `None` where no limiter could say so.
+    pub(super) fn new(
+        limit: u32,
+        remaining: u32,
+        reset: When,
+        window: Option<Duration>,
+    ) -> Option<Self> {
+        (limit > 0 && remaining <= limit).then_some(Self {
+            limit,
+            remaining,
+            reset,
+            window,
+            date: None,
+        })
+    }
+}
+
+/// What an answer received at `now` says of its rate limit.
+///
+/// Odd headers say nothing: repeated, missing or unreadable ones, more left than the limit, a limit of 0. Where the
+/// `X-` headers and `RateLimit` both speak, they must agree on limit and remaining.
+#[allow(dead_code, reason = "the limiter does not listen yet")]
+pub(crate) fn said(headers: &HeaderMap, wall: &Wall, now: Instant) -> Option<Said> {
+    let answer = Answer { headers, wall, now };
+    let said = match (x_rate_limit(answer), ietf::said(answer)) {
+        (Some(x), Some(ietf)) => {
+            let agree = x.limit == ietf.limit && x.remaining == ietf.remaining;
+            agree.then_some(Said {
+                window: x.window.or(ietf.window),
+                ..x
+            })
+        }
+        (x, ietf) => x.or(ietf),
+    }?;
+    Some(Said {
+        date: answer.date(),
+        ..said
+    })
+}
+
+fn x_rate_limit(answer: Answer<'_>) -> Option<Said> {
+    let (limit, window) = ietf::limit_and_window(answer.text(&LIMIT)?)?;
+    let remaining = answer.text(&REMAINING)?;
+    let reset = answer.when(&RESET)?;
+    let window = window.or_else(|| ietf::window(answer, limit));
+    Said::new(limit, whole(remaining)?, reset, window)
+}
+
+/// The wait until `X-RateLimit-Reset`, which counts after a refusal or where nothing is left.
+pub(super) fn wait(answer: Answer<'_>, refused: bool) -> Option<Duration> {
+    let used_up = || {
+        let remaining = answer.text(&REMAINING).and_then(when::seconds);
+        remaining == Some(Duration::ZERO)
+    };
+    if !refused && !used_up() {
+        return None;
+    }
+    answer.until(answer.when(&RESET)?)
+}
+
+/// Reads digits: the standard library's parser would take a sign too.
+pub(super) fn whole(text: &str) -> Option<u32> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
+}
+
+const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");

@@ -1,33 +1,66 @@
-//! `Retry-After`, and its relative in milliseconds.
+//! `Retry-After`: [RFC 9110, 10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3); and its cousin in
+//! milliseconds.
 
-use std::time::SystemTime;
+use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, header::RETRY_AFTER};
+use http::{HeaderName, header::RETRY_AFTER};
 
 use super::{
-    Hint, HintSource, date,
-    number::{self, Time},
-    single,
+    answer::Answer,
+    when::{self, When},
 };
 
-/// `retry-after-ms`, as several APIs send it beside `Retry-After`, to be more exact.
-pub(super) fn milliseconds(headers: &HeaderMap) -> Option<Hint> {
-    let millis = number::seconds(single(headers, &RETRY_AFTER_MS)?)?;
-    Hint::new(millis / 1_000, HintSource::Milliseconds)
+/// A wait that the server named, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hint {
+    /// Longer than zero.
+    pub(crate) wait: Duration,
+    pub(crate) source: HintSource,
 }
 
-/// `Retry-After`: seconds or a date, by [RFC 9110, 10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3), and, as
-/// seen in the wild, fractions and epochs.
-pub(super) fn retry_after(headers: &HeaderMap, clock: impl FnOnce() -> SystemTime) -> Option<Hint> {
-    let text = single(headers, &RETRY_AFTER)?;
-    let at = match number::time(text) {
-        Some(Time::In(wait)) => return Hint::new(wait, HintSource::Seconds),
-        Some(Time::At(at)) => Some(at),
-        None => None,
-    };
-    let clock = clock();
-    let at = at.or_else(|| date::parse(text, clock))?;
-    Hint::new(date::until(at, clock)?, HintSource::Date)
+/// The header that named a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HintSource {
+    Millis,
+    Seconds,
+    /// A date, or an epoch.
+    Date,
+    RateLimit,
+    XRateLimitReset,
+}
+
+impl HintSource {
+    /// What logs call it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Millis => "retry-after-ms",
+            Self::Seconds => "retry-after",
+            Self::Date => "retry-after date",
+            Self::RateLimit => "ratelimit",
+            Self::XRateLimitReset => "x-ratelimit-reset",
+        }
+    }
+}
+
+/// The wait by `Retry-After-Ms`: milliseconds, never an epoch.
+pub(super) fn retry_after_ms(answer: Answer<'_>) -> Option<Hint> {
+    let millis = when::seconds(answer.text(&RETRY_AFTER_MS)?)?;
+    Some(Hint {
+        wait: answer.until(When::In(millis / 1000))?,
+        source: HintSource::Millis,
+    })
+}
+
+/// The wait by `Retry-After`. Beyond the RFC: fractions, and the epochs that some servers send.
+pub(super) fn retry_after(answer: Answer<'_>) -> Option<Hint> {
+    let when = answer.when(&RETRY_AFTER)?;
+    Some(Hint {
+        wait: answer.until(when)?,
+        source: match when {
+            When::In(_) => HintSource::Seconds,
+            When::At(_) => HintSource::Date,
+        },
+    })
 }
 
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");

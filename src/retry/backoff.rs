@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::headers::Hint;
+use crate::headers::retry_after::Hint;
 
 /// The delays between attempts.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +74,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::headers::HintSource;
+    use crate::headers::retry_after::HintSource;
 
     /// The largest number that a draw can give.
     const ALMOST_ONE: f64 = 1.0 - f64::EPSILON;

@@ -13,7 +13,7 @@ use super::{
     quota::{Paid, Spent},
 };
 use crate::{
-    headers::{self, Hint},
+    headers::{self, retry_after::Hint},
     idempotency_key::IDEMPOTENCY_KEY,
     logical::Attempts,
 };

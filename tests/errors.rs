@@ -191,6 +191,47 @@ async fn a_closed_connection_without_a_pool_was_not_sent() {
     }
 }
 
+/// The runtime dropped the connection's task, as a panic in it would.
+#[tokio::test]
+async fn a_connection_whose_task_is_gone_is_ambiguous() {
+    let url = hangs().await;
+    let address = url.strip_prefix("http://").unwrap().to_owned();
+    let service = service_fn(move |request| {
+        let address = address.clone();
+        async move {
+            let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+            let mut answer = Box::pin(sender.send_request(request));
+            tokio::select! {
+                answer = &mut answer => return answer,
+                _ = connection => {}
+                () = tokio::time::sleep(Duration::from_millis(100)) => {}
+            }
+            answer.await
+        }
+    });
+    assert_eq!(taken_for(service, create(&url, "one")).await, AMBIGUOUS);
+}
+
+/// The connection was there, and could not be written to when the protocol began.
+#[tokio::test]
+async fn a_failed_handshake_was_not_sent() {
+    let url = hangs().await;
+    let address = url.strip_prefix("http://").unwrap().to_owned();
+    let connector = service_fn(move |_: http::Uri| {
+        let address = address.clone();
+        Box::pin(async move {
+            let mut socket = TcpStream::connect(address).await?;
+            socket.shutdown().await?;
+            io::Result::Ok(TokioIo::new(socket))
+        })
+    });
+    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build(connector);
+    assert_eq!(taken_for(client, create(&url, "one")).await, NOT_SENT);
+}
+
 /// An HTTP/2 server in bytes: reads the request, then writes `frame`.
 async fn answers_with(frame: &'static [u8]) -> String {
     serve(async move |mut socket| {

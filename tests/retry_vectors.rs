@@ -219,6 +219,7 @@ async fn retry_after_is_read_as_in_the_stainless_table_but_for_the_cap() {
         ("Fri, 29 Sep 2023 16:26:27 GMT", OWN),
         ("Fri, 29 Sep 2023 16:27:37 GMT", date_in(60)),
         ("Fri, 29 Sep 2023 16:28:36 GMT", date_in(119)),
+        ("Fri, 29 Sep 2023 16:28:37 GMT", None), // theirs waits: ours is a second more, and over the longest wait
         ("Fri, 29 Sep 2023 16:28:38 GMT", None),
         ("99999999999999999999999999999999999", OWN),
         ("inf", OWN),
@@ -264,6 +265,8 @@ async fn retry_after_is_read_as_in_the_urllib3_table_but_no_value_is_an_error() 
         ("Monday, 03-Jun-19 11:01:12 GMT", date_in(72)),
         ("Mon Jun  3 11:01:12 2019", date_in(72)),
         ("Mon, 03 Jun 2019 12:00:00 GMT", None),
+        ("Mon, 3 Jun 2019 11:01:12 GMT", date_in(72)),
+        ("Mon, 3 Jun 2019 11:01:12 UTC", date_in(72)),
         ("-1", OWN),
         ("+1", OWN),
         ("1.0", Some(1_000)), // theirs raises
@@ -289,6 +292,22 @@ async fn dates_are_read_as_the_rfc_says() {
     assert_eq!(delay_of(&[ahead], now).await, None);
     let past = "Thursday, 25-Nov-77 12:00:00 GMT"; // 1977
     assert_eq!(delay_of(&[past], now).await, OWN);
+}
+
+/// The clock of Envoy's own tests is 1000000000, at which a number of that size is still a delta; ours is a second later.
+#[tokio::test(start_paused = true)]
+async fn hints_are_read_as_in_the_envoy_table_but_for_fractions_and_dates() {
+    let now = Some("Sun, 09 Sep 2001 01:46:41 GMT");
+    for (value, delay) in [
+        ("5", Some(5_000)),
+        ("2.5", Some(2_500)),                           // theirs reads none
+        ("Sun, 09 Sep 2001 01:46:51 GMT", date_in(10)), // theirs reads none
+        ("1000000008", date_in(7)),
+        ("1000000001", OWN),
+        ("1595320702.1234", None), // theirs reads none; ours is 18 years ahead
+    ] {
+        assert_eq!(delay_of(&[value], now).await, delay, "{value}");
+    }
 }
 
 /// Epochs, as seen in the wild: Docker Hub's `Retry-After` is one.

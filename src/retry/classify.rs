@@ -95,8 +95,9 @@ fn hyper_error(error: &hyper::Error) -> Option<(Outcome, &'static str)> {
     if error.is_incomplete_message() {
         return Some((Outcome::Ambiguous, "incomplete_message"));
     }
-    // Among others a request body that ended in an error.
-    error.is_user().then_some((Outcome::Final, "request"))
+    // Among others a request body that ended in an error; but a connection whose task is gone is no fault of the user's.
+    let is_gone = error.to_string() == DISPATCH_GONE;
+    (error.is_user() && !is_gone).then_some((Outcome::Final, "request"))
 }
 
 /// [RFC 9113, 8.7](https://www.rfc-editor.org/rfc/rfc9113#section-8.7): neither a refused stream nor one above the last of
@@ -144,6 +145,9 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
         within.or_else(|| cause.source())
     })
 }
+
+/// hyper has no other word for it.
+const DISPATCH_GONE: &str = "dispatch task is gone";
 
 #[cfg(test)]
 mod tests {

@@ -62,7 +62,7 @@ use crate::{idempotency_key::IdempotencyKey, logical::LogicalRequest};
 /// epoch; `RateLimit`, of any IETF draft; `X-RateLimit-Reset`, the last two on a 429 or where nothing remains. Dates are read
 /// against the answer's own `Date`. Zero, past and unreadable values say nothing. When attempts are exhausted, the server asks for
 /// more than [`max_hint`](Self::max_hint), or the deadline leaves no room for the delay, the caller gets the last answer
-/// at once, body intact, with the story of its [`Attempts`](crate::Attempts) in its extensions. A first answer that is 2xx
+/// at once, body intact, with the story of its [`Attempts`](crate::Attempts) in its extensions. An answer that is 2xx
 /// carries nothing.
 ///
 /// An outage is not made worse: each retry pays into a quota that all services of one layer share, 14 after an ambiguous

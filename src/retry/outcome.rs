@@ -86,11 +86,12 @@ impl<'a> AttemptEnd<'a> {
         self.result.err()
     }
 
-    /// Whether the server may have processed it, whatever anybody says: unless the answer is a 4xx, or nothing was sent.
+    /// Whether the server may have processed it, whatever anybody says: unless the answer is a 4xx, or it is known that
+    /// nothing was sent. Of a final error that is not known: a deadline may have ended it.
     fn may_have_been_processed(&self) -> bool {
         match self.result {
             Ok((status, _)) => !status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT,
-            Err(_) => self.outcome == Outcome::Ambiguous,
+            Err(_) => self.outcome != Outcome::NotSent,
         }
     }
 }
@@ -264,8 +265,8 @@ mod tests {
         assert_eq!(judged(Outcome::Ambiguous, Ok(200)), Outcome::Ambiguous);
         assert_eq!(judged(Outcome::Refused, Ok(403)), Outcome::Refused);
         assert_eq!(
-            judged(Outcome::NotSent, Err(Outcome::Final)),
-            Outcome::NotSent
+            judged(Outcome::Refused, Err(Outcome::NotSent)),
+            Outcome::Refused
         );
     }
 
@@ -275,7 +276,9 @@ mod tests {
             for status in [200, 201, 302, 408, 500, 501, 503, 520, 599] {
                 assert_eq!(judged(said, Ok(status)), Outcome::Ambiguous, "{status}");
             }
-            assert_eq!(judged(said, Err(Outcome::Ambiguous)), Outcome::Ambiguous);
+            for own in [Outcome::Ambiguous, Outcome::Final] {
+                assert_eq!(judged(said, Err(own)), Outcome::Ambiguous);
+            }
         }
     }
 

@@ -147,12 +147,17 @@ impl<B> Progress<B> {
         match self.plan(&end, now) {
             Ok((again, delay)) => {
                 self.again = Some(again);
+                // Nor is it sent later, should the service not be ready for so long.
+                self.deadline = self.deadline.into_iter().chain(self.key_dies_at()).min();
                 self.tell_of_retry(&end, delay);
                 // Fits: `plan` found it.
                 now.checked_add(delay)
             }
             Err(reason) => {
-                self.tell_of_giving_up(&end, reason);
+                // Where one attempt is all that was asked for, nothing was given up.
+                if self.most_attempts > 1 {
+                    self.tell_of_giving_up(&end, reason);
+                }
                 None
             }
         }
@@ -194,7 +199,8 @@ impl<B> Progress<B> {
     fn settle(&mut self, end: &End) {
         let spent = self.spent.take();
         let succeeded = |status: StatusCode| !status.is_client_error() && !status.is_server_error();
-        if end.result.is_ok_and(succeeded) {
+        // A hook may take a 2xx for something to ask again.
+        if end.outcome == Outcome::Final && end.result.is_ok_and(succeeded) {
             match spent {
                 Some(spent) => spent.give_back(),
                 None => self.settings.quota.earn(),
@@ -213,12 +219,12 @@ impl<B> Progress<B> {
         let delay = backoff
             .delay(end.hint, refused, retries, rand::random())
             .ok_or(GivenUp::Hint)?;
-        let at = now.checked_add(delay).ok_or(GivenUp::Deadline)?;
+        let late = delay.saturating_add(TIMER);
+        let at = now.checked_add(late).ok_or(GivenUp::Deadline)?;
         if !self.is_in_time(at) {
             return Err(GivenUp::Deadline);
         }
-        let age = at.saturating_duration_since(self.started);
-        if age >= KEY_LIFE && self.kept.has_key() {
+        if self.key_dies_at().is_some_and(|death| at >= death) {
             return Err(GivenUp::KeyAge);
         }
         let quota = &self.settings.quota;
@@ -226,6 +232,14 @@ impl<B> Progress<B> {
         // Last of all: a body that is still being read elsewhere is taken from there.
         let request = self.kept.request(self.deadline).ok_or(GivenUp::Body)?;
         Ok((Again { request, paid }, delay))
+    }
+
+    /// When the server may have forgotten the key; `None` where there is none.
+    fn key_dies_at(&self) -> Option<Instant> {
+        self.kept
+            .has_key()
+            .then(|| self.started.checked_add(KEY_LIFE))
+            .flatten()
     }
 
     /// The one event of a retry.
@@ -362,3 +376,5 @@ fn millis(time: Duration) -> u64 {
 
 /// Servers know a key for 24 hours; an hour is for what is on its way, and for clocks.
 const KEY_LIFE: Duration = Duration::from_secs(23 * 60 * 60);
+/// How late a timer may fire.
+const TIMER: Duration = Duration::from_millis(1);

@@ -52,7 +52,7 @@ struct Shared<B> {
 #[derive(Clone)]
 enum Part {
     Data(Bytes),
-    Trailers(HeaderMap),
+    Trailers(Box<HeaderMap>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,11 +142,13 @@ where
             Some(part) => Poll::Ready(Some(Ok(part.clone()))),
             None => shared.read_on(cx),
         };
+        // What is not kept is not counted: an empty chunk, and what is too long.
+        let next = next.saturating_add(1).min(shared.kept.len());
         drop(shared);
         drop(waiting);
         superseded.into_iter().for_each(Waker::wake);
         let part = ready!(part);
-        self.next = next.saturating_add(1);
+        self.next = next;
         Poll::Ready(part.map(|part| part.map(Part::into_frame)))
     }
 
@@ -193,12 +195,14 @@ impl<B> Shared<B> {
     }
 
     fn keep(&mut self, part: &Part) {
-        if self.state != State::Kept {
+        if self.state != State::Kept || part.is_empty() {
             return;
         }
         let len = usize::try_from(part.len()).unwrap_or(usize::MAX);
         self.len = self.len.saturating_add(len);
-        if self.len > self.max_len {
+        // Trailers come last, and once.
+        let goes_on = matches!(self.kept.last(), Some(Part::Trailers(_)));
+        if self.len > self.max_len || goes_on {
             self.state = State::TooLong;
             self.kept = Vec::new();
         } else {
@@ -219,44 +223,45 @@ where
             State::Failed => return Poll::Ready(Some(Err(Kind::Failed(None).into()))),
             State::Kept | State::TooLong => {}
         }
-        loop {
-            let Poll::Ready(frame) = self.inner.as_mut().poll_frame(cx) else {
-                self.waker = Some(cx.waker().clone());
-                return Poll::Pending;
-            };
-            match frame {
-                Some(Ok(frame)) => {
-                    if let Some(part) = Part::of(frame) {
-                        self.keep(&part);
-                        return Poll::Ready(Some(Ok(part)));
-                    }
-                }
-                Some(Err(error)) => {
-                    self.state = State::Failed;
-                    self.kept = Vec::new();
-                    return Poll::Ready(Some(Err(Kind::Failed(Some(error.into())).into())));
-                }
-                None => {
-                    if self.state == State::Kept {
-                        self.state = State::Ended;
-                    }
-                    return Poll::Ready(None);
-                }
+        let Poll::Ready(frame) = self.inner.as_mut().poll_frame(cx) else {
+            self.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                let part = Part::of(frame);
+                self.keep(&part);
+                Some(Ok(part))
             }
-        }
+            Some(Err(error)) => {
+                self.state = State::Failed;
+                self.kept = Vec::new();
+                Some(Err(Kind::Failed(Some(error.into())).into()))
+            }
+            None => {
+                if self.state == State::Kept {
+                    self.state = State::Ended;
+                }
+                None
+            }
+        })
     }
 }
 
 impl Part {
-    /// `None` of an empty chunk.
-    fn of<D: Buf>(frame: Frame<D>) -> Option<Self> {
+    /// A frame is data or trailers; one of any other kind is taken for an empty chunk.
+    fn of<D: Buf>(frame: Frame<D>) -> Self {
         match frame.into_data() {
-            Ok(mut data) if data.has_remaining() => {
-                Some(Self::Data(data.copy_to_bytes(data.remaining())))
-            }
-            Ok(_) => None,
-            Err(frame) => frame.into_trailers().ok().map(Self::Trailers),
+            Ok(mut data) => Self::Data(data.copy_to_bytes(data.remaining())),
+            Err(frame) => frame.into_trailers().map_or_else(
+                |_| Self::Data(Bytes::new()),
+                |trailers| Self::Trailers(Box::new(trailers)),
+            ),
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Data(data) if data.is_empty())
     }
 
     fn len(&self) -> u64 {
@@ -269,7 +274,7 @@ impl Part {
     fn into_frame(self) -> Frame<Bytes> {
         match self {
             Self::Data(data) => Frame::data(data),
-            Self::Trailers(trailers) => Frame::trailers(trailers),
+            Self::Trailers(trailers) => Frame::trailers(*trailers),
         }
     }
 }

@@ -58,7 +58,8 @@ impl PlotonReplay {
         }
     }
 
-    /// How much of a body is kept, in bytes: a request with a longer one is sent once. Default: 65,536.
+    /// How much of a body is kept, in bytes: a request with a longer one is sent once. Chunks are kept as they are, with the
+    /// buffers that they are in. Default: 65,536.
     pub const fn max_kept(mut self, bytes: usize) -> Self {
         self.max_kept = bytes;
         self

@@ -246,6 +246,42 @@ fn an_attempt_whose_place_is_taken_ends_in_an_error_and_is_woken_to_see_it() {
     assert_eq!(Sent::all_of(&mut again).data, b"one two");
 }
 
+/// As above, by an attempt that was made before the first one began, and begins later.
+#[test]
+fn an_attempt_that_begins_later_wakes_the_one_whose_place_it_takes() {
+    let steps = [Step::Data(b"one "), Step::Wait, Step::Data(b"two")];
+    let (mut first, _) = told(&steps);
+    let mut other = first.try_clone().unwrap();
+    let mut reading = task::spawn(());
+    let mut next =
+        |body: &mut ReplayBody<Told>| reading.enter(|cx, _| Pin::new(body).poll_frame(cx));
+    assert!(next(&mut first).is_ready());
+    assert!(next(&mut first).is_pending());
+    assert_eq!(Sent::all_of(&mut other).data, b"one two");
+    assert!(reading.is_woken());
+    assert!(matches!(poll(&mut first), Poll::Ready(Some(Err(_)))));
+}
+
+/// A body of endless empty chunks was read for ever in one poll.
+#[test]
+fn empty_chunks_are_handed_on_one_by_one_and_not_kept() {
+    let (mut first, read) = told(&[Step::Data(b""), Step::Data(b""), Step::Data(b"one")]);
+    let kept = first.try_clone().unwrap();
+    for frames in 1..=2 {
+        let Poll::Ready(Some(Ok(frame))) = poll(&mut first) else {
+            panic!("no frame");
+        };
+        assert!(frame.data_ref().unwrap().is_empty());
+        assert_eq!(read.lock().unwrap().frames, frames);
+    }
+    assert_eq!(Sent::all_of(&mut first).data, b"one");
+    let mut again = kept.try_clone().unwrap();
+    let Poll::Ready(Some(Ok(frame))) = poll(&mut again) else {
+        panic!("no frame");
+    };
+    assert_eq!(frame.into_data().unwrap(), "one");
+}
+
 /// Two clones that are made before anything is read, and read at once: the later one reads on.
 #[test]
 fn two_at_once_never_share_out_the_frames() {
@@ -354,8 +390,20 @@ proptest! {
         with_trailers: bool,
         stops in prop::collection::vec((0_usize..14, any::<bool>()), 0..5),
     ) {
-        const TEXT: &[u8] = &[b'x'; 240];
-        let mut steps: Vec<_> = chunks.iter().map(|&len| Step::Data(&TEXT[..len])).collect();
+        const TEXT: &[u8] = &{
+            let mut text = [0; 240];
+            let mut at = 0;
+            while at < text.len() {
+                text[at] = at as u8;
+                at += 1;
+            }
+            text
+        };
+        let mut at = 0;
+        let mut steps: Vec<_> = chunks.iter().map(|&len| {
+            at += len;
+            Step::Data(&TEXT[at - len..at])
+        }).collect();
         if with_trailers {
             steps.push(Step::Trailers);
         }

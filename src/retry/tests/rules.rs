@@ -280,3 +280,61 @@ async fn a_foreign_body_is_cloned_as_the_user_says() {
         assert_eq!(assert_ready_ok!(call.poll()).status(), status);
     }
 }
+
+/// A timer fires up to a millisecond late: the retry was slept for, and then came after the deadline.
+#[tokio::test(start_paused = true)]
+async fn a_delay_that_ends_within_the_deadlines_last_millisecond_is_not_slept() {
+    let layer = PlotonRetry::new()
+        .deadline(Duration::from_millis(100))
+        .without_jitter();
+    for (hint, again) in [("97.5", true), ("99.5", false), ("100", false)] {
+        let mut server = spawn(layer.clone());
+        let mut call = server.call(get());
+        let mut failed = answer(503);
+        let hint = hint.parse().unwrap();
+        failed.headers_mut().insert("retry-after-ms", hint);
+        server.next().await.1.send_response(failed);
+        if again {
+            let (_, sent) = server.wait_for(&mut call).await;
+            sent.send_response(answer(200));
+            assert_eq!(assert_ready_ok!(call.poll()).status(), 200);
+        } else {
+            assert_eq!(assert_ready_ok!(call.poll()).status(), 503);
+        }
+    }
+}
+
+/// The inner service was not ready for a day, and then the request was sent.
+#[tokio::test(start_paused = true)]
+async fn a_request_with_a_key_is_not_sent_when_the_service_is_ready_a_day_later() {
+    let patient = PlotonRetry::new().deadline(Duration::MAX);
+    for (request, sent) in [(keyed_post(), false), (get(), true)] {
+        let mut server = spawn(patient.clone());
+        let mut call = server.call(request);
+        server.next().await.1.send_response(answer(503));
+        server.handle.allow(0);
+        for _ in 0..200 {
+            assert_pending!(call.poll());
+            time::advance(Duration::from_millis(1)).await;
+        }
+        time::advance(Duration::from_secs(24 * 60 * 60)).await;
+        server.handle.allow(1);
+        if sent {
+            assert_pending!(call.poll());
+            server.next().await;
+        } else {
+            assert!(assert_ready_err!(call.poll()).is::<DeadlinePassed>());
+        }
+    }
+}
+
+/// The price of each retry came back with its 202, and the quota held nothing.
+#[tokio::test(start_paused = true)]
+async fn a_success_that_a_hook_asks_again_for_earns_nothing() {
+    let layer = PlotonRetry::new()
+        .quota(28)
+        .classify_with(|_| Outcome::Ambiguous);
+    let handle = layer.handle();
+    attempts_at(&layer, keyed_post(), 202).await;
+    assert_eq!(handle.quota_left(), 0);
+}

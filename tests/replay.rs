@@ -22,7 +22,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, service::service_fn as hyper_service_fn};
 use hyper_util::{
@@ -350,7 +350,8 @@ async fn a_stream_that_is_answered_half_way_is_sent_again_from_its_beginning() {
 async fn a_retry_takes_the_stream_over_from_an_attempt_whose_server_reads_on() {
     for http2 in [false, true] {
         let mut server = Server::start([Answer::EarlyAndReadsOn(1_000); 2]).await;
-        let whole = bytes(3_000);
+        // Longer than what is kept, as an attempt that read on after its answer would find.
+        let whole = bytes(100_000);
         let (feed, body) = fed();
         let call = tokio::spawn(retrying(http2).oneshot(server.put(body)));
         feed_data(&feed, &whole[..1_000]);
@@ -391,6 +392,69 @@ async fn each_of_four_attempts_is_whole_trailers_included() {
             let attempt = server.received().await;
             assert!(attempt.whole && attempt.bytes == whole);
             assert_eq!(attempt.trailers.as_ref(), Some(&trailers));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_retry_inside_of_a_retry_sends_the_body_again_too() {
+    for http2 in [false, true] {
+        let mut server = Server::start([Answer::Late(StatusCode::BAD_GATEWAY); 3]).await;
+        let retry = PlotonRetry::new().base_delay(Duration::from_millis(1));
+        let service = ServiceBuilder::new()
+            .layer(PlotonReplay::new())
+            .layer(retry.clone().attempts(2))
+            .layer(retry.attempts(2))
+            .service(client::<ReplayBody<Fed>>(http2));
+        let (feed, body) = fed();
+        feed_data(&feed, b"abc");
+        drop(feed);
+        let response = service.oneshot(server.put(body)).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        for _ in 0..4 {
+            let attempt = server.received().await;
+            assert!(attempt.whole && attempt.bytes == b"abc");
+        }
+    }
+}
+
+/// A body that is shorter than it says.
+struct Short(Fed);
+
+impl Body for Short {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(2_000)
+    }
+}
+
+/// All of it is kept by then, and must not count as the whole.
+#[tokio::test]
+async fn a_body_that_was_cut_short_is_whole_in_no_attempt() {
+    for http2 in [false, true] {
+        let mut server = Server::start([]).await;
+        let service = ServiceBuilder::new()
+            .layer(PlotonReplay::new())
+            .layer(PlotonRetry::new().base_delay(Duration::from_millis(1)))
+            .service(client::<ReplayBody<Short>>(http2));
+        let (feed, body) = fed();
+        let call = tokio::spawn(service.oneshot(server.put(Short(body))));
+        feed_data(&feed, &bytes(1_000));
+        server.begun.notified().await;
+        drop(feed);
+        call.await.unwrap().unwrap_err();
+        assert!(!server.received().await.whole);
+        while let Ok(again) = server.attempts.try_recv() {
+            assert!(!again.whole);
         }
     }
 }

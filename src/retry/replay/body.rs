@@ -1,10 +1,9 @@
-//! A body that is kept while it is sent.
+//! A body that keeps what it has yielded, to yield it again.
 
 use std::{
-    error::Error,
-    fmt, mem,
+    fmt,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, Waker, ready},
 };
 
@@ -13,107 +12,125 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::{Buf, Bytes};
 use tower::BoxError;
 
-use super::RetryBody;
+use super::{DEFAULT_MAX_KEPT, ReplayError, RetryBody};
 
-/// Any body, made one that can be sent more than once: what is read of it is kept, up to a bound.
+/// Makes any body one that can be sent again, without waiting for it and without copying it.
 ///
-/// The first attempt streams the body through without waiting. Its chunks are kept by reference, its trailers too. An
-/// attempt that follows sends what was kept and reads on where the one before it stopped; that one, should anybody still
-/// read it, ends in an error, so that no two read on at once. The inner body need be neither `Unpin` nor `Sync`.
+/// The first attempt streams the body through; its chunks are kept by reference meanwhile, and its trailers. The next
+/// attempt ([`try_clone`](RetryBody::try_clone)) yields what was kept and then goes on with the rest of the body, wherever
+/// the one before it stopped.
 ///
-/// A body that turns out to be longer than the bound goes on and is not kept: its request is not sent again. Neither is one
-/// whose body failed.
+/// A body has one reader at a time. What is still being sent when another attempt is made of it ends in a [`ReplayError`],
+/// so that its server never takes it for the whole.
 ///
-/// # Errors
+/// Where more comes than is [kept](Self::with_max_kept), everything kept is let go: the attempt that reads goes on, and there is
+/// no other. Nor is there after an error of the body. A clone that was there already ends in a [`ReplayError`] then,
+/// before its first frame.
 ///
-/// The body's error is a [`ReplayError`].
+/// The body inside need be neither `Unpin` nor `Sync`.
+///
+/// # Example
+///
+/// ```
+/// use bytes::Bytes;
+/// use http_body_util::{BodyExt, Full};
+/// use tower_ploton::retry::{ReplayBody, RetryBody};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let first = ReplayBody::new(Full::<Bytes>::from("{}").boxed_unsync());
+/// let second = first.try_clone().expect("it is short");
+///
+/// assert_eq!(first.collect().await?.to_bytes(), "{}");
+/// assert_eq!(second.collect().await?.to_bytes(), "{}");
+/// # Ok(())
+/// # }
+/// ```
 pub struct ReplayBody<B> {
     shared: Arc<Mutex<Shared<B>>>,
-    id: u64,
-    /// How many of the kept parts were handed out.
-    next: usize,
+    place: Place,
 }
 
+/// How far one attempt is.
+#[derive(Default)]
+struct Place {
+    /// The turn it was given with its first poll; 0 before it.
+    turn: u64,
+    /// The chunks that it yielded, the empty ones not counted.
+    chunks: usize,
+    /// The bytes in them.
+    bytes: u64,
+    /// After the end, or an error.
+    done: bool,
+}
+
+/// What all attempts share.
 struct Shared<B> {
-    inner: Pin<Box<B>>,
-    kept: Vec<Part>,
-    /// The bytes in `kept`.
-    len: usize,
-    max_len: usize,
-    state: State,
-    next_id: u64,
-    /// The newest body that began to be read, or was made after another had begun: the only one that reads on.
-    reader: Option<u64>,
-    /// `Some` while the reader waits.
+    rest: Rest<B>,
+    /// Whose turn it is to read: 0 before the first poll, and nobody's between two attempts.
+    turn: u64,
+    /// `Some` where the one whose turn it is may wait.
     waker: Option<Waker>,
+    /// The chunks so far, none of them empty; `None` where they were too many.
+    kept: Option<Vec<Bytes>>,
+    kept_bytes: usize,
+    max_kept: usize,
+    /// `Some` after them.
+    trailers: Option<HeaderMap>,
+    /// `Some` where the body stated it from the start.
+    length: Option<u64>,
 }
 
-/// What is kept of a frame.
-#[derive(Clone)]
-enum Part {
-    Data(Bytes),
-    Trailers(Box<HeaderMap>),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// All of it that was read is kept.
-    Kept,
-    /// And it was read to its end.
-    Ended,
-    /// It is longer than the bound, and nothing is kept.
-    TooLong,
-    /// It ended in an error.
-    Failed,
+/// What has not been read of the body yet.
+enum Rest<B> {
+    Unread(Pin<Box<B>>),
+    Nothing,
+    Failed(ReplayError),
 }
 
 impl<B: Body> ReplayBody<B> {
-    /// Keeps up to `max_len` bytes of `inner`.
-    pub fn new(inner: B, max_len: usize) -> Self {
-        let least = inner.size_hint().lower();
-        let fits = usize::try_from(least).is_ok_and(|least| least <= max_len);
-        Self {
-            shared: Arc::new(Mutex::new(Shared {
-                inner: Box::pin(inner),
-                kept: Vec::new(),
-                len: 0,
-                max_len,
-                state: if fits { State::Kept } else { State::TooLong },
-                next_id: 1,
-                reader: None,
-                waker: None,
-            })),
-            id: 0,
-            next: 0,
-        }
+    /// Keeps up to 64 KiB of `body`.
+    pub fn new(body: B) -> Self {
+        Self::with_max_kept(body, DEFAULT_MAX_KEPT)
     }
-}
 
-impl<B> ReplayBody<B> {
-    fn lock(&self) -> MutexGuard<'_, Shared<B>> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Keeps up to `bytes` of `body`.
+    pub fn with_max_kept(body: B, bytes: usize) -> Self {
+        let size = body.size_hint();
+        let may_fit = usize::try_from(size.lower()).is_ok_and(|least| least <= bytes);
+        let shared = Shared {
+            rest: Rest::Unread(Box::pin(body)),
+            turn: 0,
+            waker: None,
+            kept: may_fit.then(Vec::new),
+            kept_bytes: 0,
+            max_kept: bytes,
+            trailers: None,
+            length: size.exact(),
+        };
+        Self {
+            shared: Arc::new(Mutex::new(shared)),
+            place: Place::default(),
+        }
     }
 }
 
 impl<B> RetryBody for ReplayBody<B> {
-    /// The same body from its beginning. Where another is being read, this one takes its place at once.
+    /// The body from its beginning; the attempt that reads it, if there is one, gets no more of it. `None` once the body
+    /// failed, or was longer than what is kept.
     fn try_clone(&self) -> Option<Self> {
-        let mut shared = self.lock();
-        if matches!(shared.state, State::TooLong | State::Failed) {
+        let mut shared = lock(&self.shared);
+        if shared.kept.is_none() || matches!(shared.rest, Rest::Failed(_)) {
             return None;
         }
-        let id = shared.next_id;
-        shared.next_id = id.saturating_add(1);
-        let superseded = shared.reader.is_some().then(|| {
-            shared.reader = Some(id);
-            shared.waker.take()
-        });
+        let stopped = shared.stop();
         drop(shared);
-        superseded.flatten().into_iter().for_each(Waker::wake);
+        if let Some(waker) = stopped {
+            waker.wake();
+        }
         Some(Self {
             shared: self.shared.clone(),
-            id,
-            next: 0,
+            place: Place::default(),
         })
     }
 }
@@ -127,86 +144,125 @@ where
     type Error = ReplayError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ReplayError>>> {
-        let (id, next) = (self.id, self.next);
-        let mut shared = self.lock();
-        // Wakers are foreign code, and may come back for the lock.
-        let superseded = match shared.begin(id, next) {
-            Ok(superseded) => superseded,
-            Err(error) => return Poll::Ready(Some(Err(error))),
-        };
-        let waiting = mem::take(&mut shared.waker);
-        let part = match shared.kept.get(next) {
-            Some(part) => Poll::Ready(Some(Ok(part.clone()))),
-            None => shared.read_on(cx),
-        };
-        // What is not kept is not counted: an empty chunk, and what is too long.
-        let next = next.saturating_add(1).min(shared.kept.len());
+        let Self { shared, place } = self.get_mut();
+        if place.done {
+            return Poll::Ready(None);
+        }
+        // Held while the body inside is polled: nobody else reads it, and waits for this but where one attempt takes over
+        // from another.
+        let mut shared = lock(shared);
+        let stopped = shared.begin(place);
+        let poll = shared.poll_frame(place, cx);
         drop(shared);
-        drop(waiting);
-        superseded.into_iter().for_each(Waker::wake);
-        let part = ready!(part);
-        self.next = next;
-        Poll::Ready(part.map(|part| part.map(Part::into_frame)))
+        if let Some(waker) = stopped {
+            waker.wake();
+        }
+        let frame = ready!(poll);
+        place.step(frame.as_ref());
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        let shared = self.lock();
-        let all_kept = self.next >= shared.kept.len();
-        all_kept && (shared.state == State::Ended || shared.inner.is_end_stream())
+        self.place.done || lock(&self.shared).is_at_end(&self.place)
     }
 
     fn size_hint(&self) -> SizeHint {
-        let shared = self.lock();
-        let kept = shared.kept.iter().skip(self.next).map(Part::len).sum();
-        let mut hint = match shared.state {
-            State::Ended => SizeHint::with_exact(0),
-            _ => shared.inner.size_hint(),
-        };
-        // The upper bound first: it may not be below the lower one.
-        if let Some(upper) = hint.upper() {
-            hint.set_upper(upper.saturating_add(kept));
+        if self.place.done {
+            return SizeHint::with_exact(0);
         }
-        hint.set_lower(hint.lower().saturating_add(kept));
-        hint
+        lock(&self.shared).size_hint(&self.place)
+    }
+}
+
+impl<B> fmt::Debug for ReplayBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplayBody")
+            .field("turn", &self.place.turn)
+            .field("bytes", &self.place.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Place {
+    /// Goes on past `frame`.
+    fn step(&mut self, frame: Option<&Result<Frame<Bytes>, ReplayError>>) {
+        let Some(Ok(frame)) = frame else {
+            self.done = true;
+            return;
+        };
+        self.done = frame.is_trailers(); // they come last
+        if let Some(data) = frame.data_ref() {
+            self.chunks += usize::from(!data.is_empty());
+            self.bytes = self.bytes.saturating_add(data.len() as u64); // fits: a length is at most 64 bits
+        }
     }
 }
 
 impl<B> Shared<B> {
-    /// Makes `id` the reader, which has been handed `next` parts. The waker is that of the one whose place it takes.
-    fn begin(&mut self, id: u64, next: usize) -> Result<Option<Waker>, ReplayError> {
-        let superseded = match self.reader {
-            Some(reader) if reader == id => return Ok(None),
-            Some(reader) if reader > id => return Err(Kind::Superseded.into()),
-            Some(_) => self.waker.take(),
-            None => None,
-        };
-        let begun = self.reader.is_some();
-        match self.state {
-            State::Failed => return Err(Kind::Failed(None).into()),
-            // What was read is gone.
-            State::TooLong if begun || next > 0 => return Err(Kind::TooLong(self.max_len).into()),
-            _ => {}
+    /// Gives an attempt its turn with its first poll; the waker is that of the one whose turn it was.
+    fn begin(&mut self, place: &mut Place) -> Option<Waker> {
+        if place.turn > 0 || self.is_lost_to(place) {
+            return None;
         }
-        self.reader = Some(id);
-        Ok(superseded)
+        self.turn += 1;
+        place.turn = self.turn;
+        self.waker.take()
     }
 
-    fn keep(&mut self, part: &Part) {
-        if self.state != State::Kept || part.is_empty() {
-            return;
+    /// Ends the turn of the attempt that reads. It might go on for as long as the delay before the next one, and read more
+    /// than is kept.
+    fn stop(&mut self) -> Option<Waker> {
+        self.turn += u64::from(self.turn > 0);
+        self.waker.take()
+    }
+
+    /// Whether an attempt can't have the whole body any more.
+    fn is_lost_to(&self, place: &Place) -> bool {
+        let failed = matches!(self.rest, Rest::Failed(_));
+        failed
+            || match place.turn {
+                0 => self.turn > 0 && self.kept.is_none(),
+                turn => turn != self.turn,
+            }
+    }
+
+    /// Why it can't.
+    fn refusal(&self, place: &Place) -> ReplayError {
+        match &self.rest {
+            Rest::Failed(error) => error.clone(),
+            _ if place.turn == 0 => ReplayError::over_cap(self.max_kept),
+            _ => ReplayError::taken_over(),
         }
-        let len = usize::try_from(part.len()).unwrap_or(usize::MAX);
-        self.len = self.len.saturating_add(len);
-        // Trailers come last, and once.
-        let goes_on = matches!(self.kept.last(), Some(Part::Trailers(_)));
-        if self.len > self.max_len || goes_on {
-            self.state = State::TooLong;
-            self.kept = Vec::new();
-        } else {
-            self.kept.push(part.clone());
+    }
+
+    fn kept_after(&self, place: &Place) -> &[Bytes] {
+        let kept = self.kept.as_ref();
+        kept.and_then(|kept| kept.get(place.chunks..))
+            .unwrap_or_default()
+    }
+
+    /// Remembers whom to wake when its turn ends.
+    fn wait(&mut self, cx: &Context<'_>) {
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => self.waker = Some(cx.waker().clone()),
+        }
+    }
+
+    fn keep(&mut self, data: &Bytes) {
+        if data.is_empty() {
+            return; // else a body of such would fill the list
+        }
+        let bytes = self.kept_bytes.saturating_add(data.len());
+        match &mut self.kept {
+            Some(kept) if bytes <= self.max_kept => {
+                kept.push(data.clone());
+                self.kept_bytes = bytes;
+            }
+            kept => *kept = None,
         }
     }
 }
@@ -216,125 +272,104 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    /// The next part of the inner body, which is kept.
-    fn read_on(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, ReplayError>>> {
-        match self.state {
-            State::Ended => return Poll::Ready(None),
-            State::Failed => return Poll::Ready(Some(Err(Kind::Failed(None).into()))),
-            State::Kept | State::TooLong => {}
+    fn poll_frame(
+        &mut self,
+        place: &Place,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ReplayError>>> {
+        if self.is_lost_to(place) {
+            return Poll::Ready(Some(Err(self.refusal(place))));
         }
-        let Poll::Ready(frame) = self.inner.as_mut().poll_frame(cx) else {
-            self.waker = Some(cx.waker().clone());
+        if let Some(chunk) = self.kept_after(place).first() {
+            return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
+        }
+        let Rest::Unread(body) = &mut self.rest else {
+            let trailers = self.trailers.clone();
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        };
+        let Poll::Ready(frame) = body.as_mut().poll_frame(cx) else {
+            self.wait(cx);
             return Poll::Pending;
         };
-        Poll::Ready(match frame {
+        Poll::Ready(self.read(frame))
+    }
+
+    /// Keeps what the body inside yielded.
+    fn read(
+        &mut self,
+        frame: Option<Result<Frame<B::Data>, B::Error>>,
+    ) -> Option<Result<Frame<Bytes>, ReplayError>> {
+        match frame {
             Some(Ok(frame)) => {
-                let part = Part::of(frame);
-                self.keep(&part);
-                Some(Ok(part))
+                let frame = frame.map_data(|mut data| data.copy_to_bytes(data.remaining()));
+                if let Some(data) = frame.data_ref() {
+                    self.keep(data);
+                }
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.trailers = Some(trailers.clone());
+                    self.rest = Rest::Nothing;
+                }
+                Some(Ok(frame))
             }
             Some(Err(error)) => {
-                self.state = State::Failed;
-                self.kept = Vec::new();
-                Some(Err(Kind::Failed(Some(error.into())).into()))
+                let error = ReplayError::failed(error);
+                self.rest = Rest::Failed(error.clone());
+                Some(Err(error))
             }
             None => {
-                if self.state == State::Kept {
-                    self.state = State::Ended;
-                }
+                self.rest = Rest::Nothing;
                 None
             }
-        })
-    }
-}
-
-impl Part {
-    /// A frame is data or trailers; one of any other kind is taken for an empty chunk.
-    fn of<D: Buf>(frame: Frame<D>) -> Self {
-        match frame.into_data() {
-            Ok(mut data) => Self::Data(data.copy_to_bytes(data.remaining())),
-            Err(frame) => frame.into_trailers().map_or_else(
-                |_| Self::Data(Bytes::new()),
-                |trailers| Self::Trailers(Box::new(trailers)),
-            ),
         }
     }
 
-    fn is_empty(&self) -> bool {
-        matches!(self, Self::Data(data) if data.is_empty())
-    }
-
-    fn len(&self) -> u64 {
-        match self {
-            Self::Data(data) => u64::try_from(data.len()).unwrap_or(u64::MAX),
-            Self::Trailers(_) => 0,
-        }
-    }
-
-    fn into_frame(self) -> Frame<Bytes> {
-        match self {
-            Self::Data(data) => Frame::data(data),
-            Self::Trailers(trailers) => Frame::trailers(*trailers),
-        }
-    }
-}
-
-impl<B> fmt::Debug for ReplayBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shared = self.lock();
-        f.debug_struct("ReplayBody")
-            .field("kept_bytes", &shared.len)
-            .field("state", &shared.state)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A [`ReplayBody`] that can't be read on.
-#[derive(Debug)]
-pub struct ReplayError(Kind);
-
-#[derive(Debug)]
-enum Kind {
-    /// With the inner body's error, where it is told for the first time.
-    Failed(Option<BoxError>),
-    TooLong(usize),
-    Superseded,
-}
-
-impl ReplayError {
-    /// Whether the inner body failed; the [`source`](Error::source) is its error, the first time.
-    #[must_use]
-    pub const fn is_inner(&self) -> bool {
-        matches!(self.0, Kind::Failed(_))
-    }
-}
-
-impl From<Kind> for ReplayError {
-    fn from(kind: Kind) -> Self {
-        Self(kind)
-    }
-}
-
-impl fmt::Display for ReplayError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Kind::Failed(_) => f.write_str("request body failed"),
-            Kind::TooLong(bytes) => {
-                write!(
-                    f,
-                    "request body is longer than the {bytes} bytes that are kept"
-                )
+    fn is_at_end(&self, place: &Place) -> bool {
+        let past_kept = !self.is_lost_to(place) && self.kept_after(place).is_empty();
+        past_kept
+            && match &self.rest {
+                Rest::Unread(body) => body.is_end_stream(),
+                Rest::Nothing => self.trailers.is_none(),
+                Rest::Failed(_) => false,
             }
-            Kind::Superseded => f.write_str("request body is read by a later attempt"),
+    }
+
+    fn size_hint(&self, place: &Place) -> SizeHint {
+        if self.is_lost_to(place) {
+            return SizeHint::default();
         }
+        // An attempt promises what the first one did, even where the body then broke the promise.
+        if let Some(length) = self.length {
+            return SizeHint::with_exact(length.saturating_sub(place.bytes));
+        }
+        let kept = self
+            .kept_after(place)
+            .iter()
+            .map(|chunk| chunk.len() as u64)
+            .sum(); // fits: it is in memory
+        let mut hint = SizeHint::new();
+        match &self.rest {
+            Rest::Unread(body) => {
+                let rest = body.size_hint();
+                hint.set_lower(rest.lower().saturating_add(kept));
+                if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(kept)) {
+                    hint.set_upper(upper);
+                }
+            }
+            // With an exact length HTTP/1.1 has no trailers.
+            Rest::Nothing if self.trailers.is_some() => hint.set_lower(kept),
+            Rest::Nothing | Rest::Failed(_) => hint.set_exact(kept),
+        }
+        hint
     }
 }
 
-impl Error for ReplayError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.0 {
-            Kind::Failed(Some(source)) => Some(&**source),
-            _ => None,
+/// Only the body inside can have panicked under the lock; then it is not polled again.
+fn lock<B>(shared: &Mutex<Shared<B>>) -> MutexGuard<'_, Shared<B>> {
+    shared.lock().unwrap_or_else(|poisoned| {
+        let mut shared = poisoned.into_inner();
+        if matches!(shared.rest, Rest::Unread(_)) {
+            shared.rest = Rest::Failed(ReplayError::panicked());
         }
-    }
+        shared
+    })
 }

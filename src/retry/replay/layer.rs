@@ -1,74 +1,99 @@
-//! The layers around a retry layer that make any body one that can be sent again.
+//! The layers on both sides of a retry layer that make any body one that can be sent again.
 
-use std::task::{Context, Poll};
+use std::{
+    fmt,
+    task::{Context, Poll},
+};
 
-use http::{Request, Response};
+use http::Request;
 use http_body::Body;
 use tower::{Layer, Service};
 
-use super::ReplayBody;
+use super::{DEFAULT_MAX_KEPT, ReplayBody};
 
-/// Makes any request body one that can be sent again: outside of [`PlotonRetry`](crate::PlotonRetry), for bodies that are not
-/// [`Clone`].
+/// Makes every request body a [`ReplayBody`], which [`PlotonRetry`](crate::PlotonRetry) inside this layer can send again.
 ///
-/// What the layers inside of it see is a [`ReplayBody`]. Where the innermost service takes one type of body only,
-/// [`PlotonReplay::map`], inside of the retry layer, makes that one of it.
+/// For bodies that can't be cloned: streams, boxed bodies, those of other crates. Inside this layer a `Request<B>` is a
+/// `Request<ReplayBody<B>>`; where the innermost service takes one type of body only, [`map`](Self::map) is the way back.
 ///
 /// # Example
 ///
 /// ```
 /// use bytes::Bytes;
-/// use http::{Request, Response};
-/// use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-/// use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
-/// use tower_ploton::{PlotonReplay, PlotonRetry, retry::ReplayBody};
+/// use http::{Request, StatusCode};
+/// use http_body_util::{BodyExt, Full};
+/// use tower::{ServiceBuilder, ServiceExt};
+/// use tower_ploton::{PlotonReplay, PlotonRetry, mock::{FakePloton, Fault}};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
-/// # async fn main() -> Result<(), BoxError> {
-/// /// A body whose type says nothing of what is in it: not `Clone`.
-/// type Boxed = UnsyncBoxBody<Bytes, BoxError>;
-///
+/// # async fn main() -> Result<(), tower::BoxError> {
+/// let fake = FakePloton::new();
+/// fake.fail_next(Fault::Status(StatusCode::TOO_MANY_REQUESTS));
 /// let service = ServiceBuilder::new()
 ///     .layer(PlotonReplay::new())
-///     .layer(PlotonRetry::new().attempts(2))
-///     .layer(PlotonReplay::map(|body: ReplayBody<Boxed>| Boxed::new(body.map_err(BoxError::from))))
-///     .service(service_fn(async |request: Request<Boxed>| {
-///         let body = request.into_body().collect().await?.to_bytes();
-///         assert_eq!(body, "whole, each time");
-///         Ok::<_, BoxError>(Response::builder().status(503).body(String::new())?)
-///     }));
+///     .layer(PlotonRetry::new())
+///     .service(fake.clone());
 ///
-/// let body = Boxed::new(Full::from("whole, each time").map_err(BoxError::from));
-/// let response = service.oneshot(Request::put("/v1/tasks/1").body(body)?).await?;
-/// assert_eq!(response.status(), 503);
+/// let boxed = Full::<Bytes>::from(r#"{"prompt":"Pay invoice 42"}"#).boxed_unsync(); // is not Clone
+/// let request = Request::post("https://api.ploton.ai/v1/tasks")
+///     .header("authorization", "Bearer pk_test_4f9d0c2b")
+///     .body(boxed)?;
+/// assert_eq!(service.oneshot(request).await?.status(), StatusCode::CREATED);
+/// assert_eq!(fake.counts().attempts, 2);
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until a service is made with it"]
 pub struct PlotonReplay {
     max_kept: usize,
 }
 
 impl PlotonReplay {
-    /// Keeps up to 64 KiB of each body.
-    pub const fn new() -> Self {
+    /// Bodies of up to 64 KiB can be sent again.
+    pub fn new() -> Self {
         Self {
-            max_kept: 64 * 1024,
+            max_kept: DEFAULT_MAX_KEPT,
         }
     }
 
-    /// How much of a body is kept, in bytes: a request with a longer one is sent once. Chunks are kept as they are, with the
-    /// buffers that they are in. Default: 65,536.
-    pub const fn max_kept(mut self, bytes: usize) -> Self {
+    /// How much of a body is kept; a longer one is sent once. Chunks are kept with the buffers that they are in, whatever
+    /// their size. Default: 64 KiB.
+    pub fn max_kept(mut self, bytes: usize) -> Self {
         self.max_kept = bytes;
         self
     }
 
-    /// The layer for the other side of the retry layer, the inside: makes each attempt's body, by `map`, one of the type that
-    /// the service takes.
-    pub const fn map<F>(map: F) -> MapReplay<F> {
-        MapReplay { map }
+    /// A layer for the place inside [`PlotonRetry`](crate::PlotonRetry): there `f` turns each attempt's body into the one
+    /// type that the inner service takes.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_core::body::Body;
+    /// use http::{Request, Response};
+    /// use http_body_util::BodyExt;
+    /// use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+    /// use tower_ploton::{PlotonReplay, PlotonRetry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BoxError> {
+    /// let service = ServiceBuilder::new()
+    ///     .layer(PlotonReplay::new())
+    ///     .layer(PlotonRetry::new())
+    ///     .layer(PlotonReplay::map(Body::new))
+    ///     .service(service_fn(async |request: Request<Body>| {
+    ///         Ok::<_, BoxError>(Response::new(request.into_body()))
+    ///     }));
+    ///
+    /// let request = Request::post("https://api.ploton.ai/v1/tasks").body(Body::from("{}"))?;
+    /// let echo = service.oneshot(request).await?.into_body().collect().await?;
+    /// assert_eq!(echo.to_bytes(), "{}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn map<F>(f: F) -> MapReplay<F> {
+        MapReplay { f }
     }
 }
 
@@ -84,7 +109,7 @@ impl<S> Layer<S> for PlotonReplay {
     fn layer(&self, inner: S) -> Self::Service {
         ReplayService {
             inner,
-            layer: *self,
+            layer: self.clone(),
         }
     }
 }
@@ -96,9 +121,9 @@ pub struct ReplayService<S> {
     layer: PlotonReplay,
 }
 
-impl<S, B, R> Service<Request<B>> for ReplayService<S>
+impl<S, B> Service<Request<B>> for ReplayService<S>
 where
-    S: Service<Request<ReplayBody<B>>, Response = Response<R>>,
+    S: Service<Request<ReplayBody<B>>>,
     B: Body,
 {
     type Response = S::Response;
@@ -112,21 +137,15 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let max_kept = self.layer.max_kept;
         self.inner
-            .call(request.map(|body| ReplayBody::new(body, max_kept)))
+            .call(request.map(|body| ReplayBody::with_max_kept(body, max_kept)))
     }
 }
 
-/// The inner half of [`PlotonReplay`], for services of a fixed body type: made by [`PlotonReplay::map`].
-#[derive(Clone, Copy)]
+/// The layer that [`PlotonReplay::map`] makes.
+#[derive(Clone)]
 #[must_use = "a layer does nothing until a service is made with it"]
 pub struct MapReplay<F> {
-    map: F,
-}
-
-impl<F> std::fmt::Debug for MapReplay<F> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MapReplay").finish_non_exhaustive()
-    }
+    f: F,
 }
 
 impl<S, F: Clone> Layer<S> for MapReplay<F> {
@@ -137,6 +156,12 @@ impl<S, F: Clone> Layer<S> for MapReplay<F> {
             inner,
             layer: self.clone(),
         }
+    }
+}
+
+impl<F> fmt::Debug for MapReplay<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MapReplay").finish_non_exhaustive()
     }
 }
 
@@ -161,6 +186,6 @@ where
     }
 
     fn call(&mut self, request: Request<ReplayBody<B>>) -> Self::Future {
-        self.inner.call(request.map(&self.layer.map))
+        self.inner.call(request.map(&self.layer.f))
     }
 }

@@ -1,12 +1,14 @@
 //! Bodies that can be sent again.
 
 mod body;
+mod error;
 mod layer;
 #[cfg(test)]
 mod tests;
 
 pub use self::{
-    body::{ReplayBody, ReplayError},
+    body::ReplayBody,
+    error::ReplayError,
     layer::{MapReplay, MapReplayService, PlotonReplay, ReplayService},
 };
 
@@ -25,3 +27,5 @@ impl<B: Clone> RetryBody for B {
         Some(self.clone())
     }
 }
+
+const DEFAULT_MAX_KEPT: usize = 64 * 1024;

@@ -215,7 +215,7 @@ impl<B> Shared<B> {
     /// Ends the turn of the attempt that reads. It might go on for as long as the delay before the next one, and read more
     /// than is kept.
     fn stop(&mut self) -> Option<Waker> {
-        self.turn += u64::from(self.turn > 0);
+        self.turn += 1;
         self.waker.take()
     }
 

@@ -221,15 +221,18 @@ fn a_clone_of_an_attempt_that_has_not_begun_takes_nothing_from_it() {
 }
 
 #[test]
-fn an_attempt_that_was_taken_over_while_it_had_something_to_read_gets_nothing_more() {
+fn an_attempt_that_was_made_before_takes_the_body_over_when_it_begins() {
     let (feed, body) = fed();
     let kept = body.try_clone().unwrap();
     let mut first = Attempt::of(body);
-    let mut second = Attempt::again(&kept);
+    let mut second = Attempt::of(kept);
     feed.send(data("a")).unwrap();
-    feed.send(data("b")).unwrap();
     assert_eq!(first.data(), "a");
+    first.waits();
+    assert!(!first.0.is_woken());
     assert_eq!(second.data(), "a");
+    assert!(first.0.is_woken());
+    feed.send(data("b")).unwrap();
     assert!(first.fails().is_taken_over());
     assert_eq!(second.data(), "b");
 }

@@ -18,22 +18,35 @@ pin_project! {
         #[pin]
         body: Option<R>,
         read: usize,
-        since: Instant,
+        gives_up: Instant,
     }
 }
 
 impl<R> Discarded<R> {
-    pub(super) fn new(response: Option<Response<R>>, since: Instant) -> Self {
+    /// An answer that came at `now`, while the next attempt waits until `next`. Its rest may come later than that: a short
+    /// delay is stretched for it, since a new connection takes longer, but not past the deadline.
+    pub(super) fn new(
+        response: Option<Response<R>>,
+        now: Instant,
+        next: Instant,
+        deadline: Option<Instant>,
+    ) -> Self {
+        let gives_up = now + DRAIN_TIME;
+        let in_time = deadline.is_none_or(|deadline| gives_up < deadline);
         Self {
             body: response.map(Response::into_body),
             read: 0,
-            since,
+            gives_up: if in_time {
+                gives_up
+            } else {
+                gives_up.min(next)
+            },
         }
     }
 
     /// When the rest is dropped unread; `None` where nothing is left.
     pub(super) fn gives_up(&self) -> Option<Instant> {
-        self.body.as_ref().map(|_| self.since + DRAIN_TIME)
+        self.body.as_ref().map(|_| self.gives_up)
     }
 }
 
@@ -51,7 +64,7 @@ impl<R: Body> Discarded<R> {
                         continue;
                     }
                 }
-                Poll::Pending if now < *this.since + DRAIN_TIME => return,
+                Poll::Pending if now < *this.gives_up => return,
                 _ => {}
             }
             this.body.set(None);

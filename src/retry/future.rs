@@ -35,7 +35,7 @@ pin_project! {
     enum State<F, R> {
         /// An attempt is on its way.
         Sent { #[pin] response: F },
-        /// The delay before the next attempt; what is left of the last answer is read meanwhile.
+        /// The delay before the next attempt; what is left of the last answer is read meanwhile, and a little longer.
         Waiting { until: Instant, #[pin] discarded: Discarded<R> },
         /// Back to the executor once: a drained HTTP/1 connection returns to its pool in a task of its own.
         Yielding,
@@ -90,9 +90,10 @@ where
                     let Some(until) = progress.send_again_at(&result, now) else {
                         return Poll::Ready(progress.done(result, now));
                     };
+                    let deadline = progress.deadline();
                     State::Waiting {
                         until,
-                        discarded: Discarded::new(result.ok(), now),
+                        discarded: Discarded::new(result.ok(), now, until, deadline),
                     }
                 }
                 // Waiting => Yielding
@@ -102,8 +103,8 @@ where
                 } => {
                     let now = Instant::now();
                     discarded.as_mut().poll_drain(cx, now);
-                    if now < *until {
-                        let wake = discarded.gives_up().map_or(*until, |at| at.min(*until));
+                    let delay = (now < *until).then_some(*until);
+                    if let Some(wake) = discarded.gives_up().or(delay) {
                         ready!(poll_until(this.timer.as_mut(), wake, cx));
                         continue;
                     }

@@ -204,7 +204,7 @@ async fn no_retry_after_a_hint_opens_a_connection() {
 async fn a_connection_serves_others_while_its_retry_waits() {
     let refusal = Refusal {
         head: "503 Service Unavailable\r\nretry-after: 1",
-        bytes: 2 * 1024,
+        bytes: 64 * 1024,
         late: Duration::ZERO,
     };
     let (server, url) = Server::start(refusal).await;

@@ -121,6 +121,49 @@ async fn a_discarded_answer_is_read_up_to_64_kib() {
     assert_eq!(log.first("dropped"), start);
 }
 
+/// How long after a 503, which is to be tried again without delay, the next attempt is sent.
+async fn sent_again_after(layer: PlotonRetry, ends: bool) -> Duration {
+    let (mock, mut handle) = mock::pair::<Request<String>, Response<Logged>>();
+    let layer = layer.base_delay(Duration::ZERO);
+    let mut service = mock::Spawn::new(layer.layer(mock));
+    assert_ready_ok!(service.poll_ready());
+    let mut call = task::spawn(service.call(get()));
+    let response = answer(503).map(|_| Logged {
+        frames: [1_024].into(),
+        ends,
+        log: Log::default(),
+    });
+    let start = Instant::now();
+    handle
+        .next_request()
+        .await
+        .unwrap()
+        .1
+        .send_response(response);
+    for _ in 0..1_000 {
+        // Twice, for the yield.
+        assert_pending!(call.poll());
+        assert_pending!(call.poll());
+        if task::spawn(handle.next_request()).poll().is_ready() {
+            return since(start);
+        }
+        time::advance(Duration::from_millis(1)).await;
+    }
+    panic!("not sent again");
+}
+
+/// The delay was over before an answer's body came, and each such retry cost a connection.
+#[tokio::test(start_paused = true)]
+async fn a_short_delay_is_stretched_while_there_is_more_of_the_answer_but_not_past_the_deadline() {
+    let layer = PlotonRetry::new();
+    assert_eq!(sent_again_after(layer.clone(), true).await, Duration::ZERO);
+    let stretched = sent_again_after(layer.clone(), false).await;
+    assert!(stretched >= Duration::from_millis(50), "{stretched:?}");
+    assert!(stretched <= Duration::from_millis(52), "{stretched:?}");
+    let hurried = layer.deadline(Duration::from_millis(50));
+    assert_eq!(sent_again_after(hurried, false).await, Duration::ZERO);
+}
+
 #[derive(Debug)]
 struct Endless {
     read: u32,

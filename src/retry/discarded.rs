@@ -12,6 +12,8 @@ use hyper::body::Buf;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
+use super::progress::TIMER;
+
 pin_project! {
     /// The body of an answer that nobody will read: an HTTP/1 connection can be used again only when it was read.
     pub(super) struct Discarded<R> {
@@ -32,7 +34,7 @@ impl<R> Discarded<R> {
         deadline: Option<Instant>,
     ) -> Self {
         let gives_up = now + DRAIN_TIME;
-        let in_time = deadline.is_none_or(|deadline| gives_up < deadline);
+        let in_time = deadline.is_none_or(|deadline| gives_up + TIMER < deadline);
         Self {
             body: response.map(Response::into_body),
             read: 0,

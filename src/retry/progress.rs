@@ -377,4 +377,4 @@ fn millis(time: Duration) -> u64 {
 /// Servers know a key for 24 hours; an hour is for what is on its way, and for clocks.
 const KEY_LIFE: Duration = Duration::from_secs(23 * 60 * 60);
 /// How late a timer may fire.
-const TIMER: Duration = Duration::from_millis(1);
+pub(super) const TIMER: Duration = Duration::from_millis(1);

@@ -13,7 +13,8 @@ use super::{
 /// Whether the next request may leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    Now,
+    /// This many may leave at once; at least 1.
+    Now(u32),
     /// Held by a rule until an instant, or (`None`) until a request on its way ends.
     Later(Rule, Option<Instant>),
 }
@@ -94,12 +95,12 @@ impl Bucket {
         }
         match self.pacer.held_until(now) {
             Some(until) => Verdict::Later(Rule::Paced, Some(until)),
-            None => Verdict::Now,
+            None => Verdict::Now(1),
         }
     }
 
     /// A request leaves at `now`: takes its token.
-    pub(super) fn send(&mut self, now: Instant) -> Sent {
+    pub(super) fn send(&mut self, now: Instant, _waited_since: Option<Instant>) -> Sent {
         self.give_back_a_step(now);
         let request = self.next;
         self.next = self.next.wrapping_add(1);
@@ -151,6 +152,22 @@ impl Bucket {
 
     pub(super) const fn plan(&self) -> u32 {
         self.plan
+    }
+
+    /// The time from one token to the next.
+    pub(super) const fn pace(&self) -> Duration {
+        self.pacer.interval()
+    }
+
+    pub(super) fn set_window(&mut self, window: Duration) {
+        self.window = window;
+        self.pacer.set_rate(self.n, self.window);
+        self.ring.set_window(window);
+    }
+
+    /// Nothing leaves before `until`.
+    pub(super) fn pause_until(&mut self, until: Instant) {
+        self.pause.pause_until(until, self.next);
     }
 
     pub(super) const fn in_flight(&self) -> u32 {
@@ -212,7 +229,7 @@ mod tests {
     fn send(bucket: &mut Bucket, now: &mut Instant) -> Sent {
         for _ in 0..10 {
             match bucket.verdict(*now) {
-                Verdict::Now => return bucket.send(*now),
+                Verdict::Now(_) => return bucket.send(*now, None),
                 Verdict::Later(_, Some(until)) => *now = until,
                 verdict => panic!("{verdict:?}"),
             }
@@ -255,7 +272,7 @@ mod tests {
     fn a_hint_below_the_interval_is_none() {
         let now = Instant::now();
         let mut bucket = Bucket::new(plan(1), WINDOW);
-        let sent = bucket.send(now);
+        let sent = bucket.send(now, None);
         let until = bucket
             .refused(sent, Some(Duration::from_secs(1)), now, 0.0)
             .unwrap();
@@ -299,12 +316,12 @@ mod tests {
                     Event::Advance(millis) => now += Duration::from_millis(millis),
                     Event::Send => {
                         match bucket.verdict(now) {
-                            Verdict::Now => {}
+                            Verdict::Now(_) => {}
                             Verdict::Later(_, None) => continue,
                             Verdict::Later(rule, Some(until)) => {
                                 prop_assert!(until > now);
                                 let before = until - Duration::from_nanos(1);
-                                prop_assert_ne!(bucket.verdict(before.max(now)), Verdict::Now);
+                                prop_assert_ne!(bucket.verdict(before.max(now)), Verdict::Now(1));
                                 // The instant that a rule names is not held by that rule.
                                 if let Verdict::Later(next, _) = bucket.verdict(until) {
                                     prop_assert_ne!(next, rule);
@@ -316,7 +333,7 @@ mod tests {
                         prop_assert!(now >= paused);
                         prop_assert!(bucket.ring.count(now) < bucket.n as usize);
                         sends.push(now);
-                        out.push(bucket.send(now));
+                        out.push(bucket.send(now, None));
                         let in_window = sends.iter().filter(|&&at| now - at < WINDOW).count();
                         prop_assert!(in_window <= largest as usize, "{in_window} in a window");
                     }

@@ -103,12 +103,16 @@ impl Pause {
     ) -> Instant {
         if self.is_fresh(request) {
             self.row = self.row.saturating_add(1);
-            self.since = next;
         }
-        self.probe = Probe::Needed;
         let wait = self.lengthened(hint.min(LONGEST));
         let spread = (wait / 5).clamp(MIN_SPREAD, MAX_SPREAD);
-        let until = now + wait + spread.mul_f64(random);
+        self.pause_until(now + wait + spread.mul_f64(random), next)
+    }
+
+    /// Nothing leaves before `until`, or before a later end of a pause that is there.
+    pub(super) fn pause_until(&mut self, until: Instant, next: u64) -> Instant {
+        self.since = next;
+        self.probe = Probe::Needed;
         *self
             .until
             .insert(self.until.map_or(until, |old| old.max(until)))

@@ -43,6 +43,10 @@ impl AnswerRing {
         Err(leaves.map(|&ended| ended + self.window))
     }
 
+    pub(super) const fn set_window(&mut self, window: Duration) {
+        self.window = window;
+    }
+
     pub(super) const fn send(&mut self) {
         self.in_flight = self.in_flight.saturating_add(1);
     }

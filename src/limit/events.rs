@@ -1,11 +1,14 @@
 //! What the limiter logs: nothing of a request that need not wait.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::bucket::{Bucket, Rule};
+use super::{
+    bucket::Bucket,
+    rule::{Mode, Rule},
+};
 
 /// A request is sent after it waited.
 pub(super) fn waited(wait: Duration, ahead: usize, rule: Option<Rule>) {
@@ -36,6 +39,8 @@ pub(super) fn paused(status: StatusCode, pause: Duration, hint: Option<Duration>
 pub(super) struct Seen {
     paused: bool,
     plan: u32,
+    mode: Mode,
+    others: bool,
 }
 
 impl Seen {
@@ -43,13 +48,15 @@ impl Seen {
         Self {
             paused: bucket.paused_until(now).is_some(),
             plan: bucket.plan(),
+            mode: bucket.mode(now),
+            others: bucket.others() > 0,
         }
     }
 
     /// What is new since it was last asked.
     pub(super) fn news(&mut self, bucket: &Bucket, now: Instant) -> News {
         let after = Self::at(bucket, now);
-        let before = std::mem::replace(self, after);
+        let before = mem::replace(self, after);
         News { before, after }
     }
 }
@@ -70,6 +77,14 @@ impl News {
         if before.plan != after.plan {
             let (from, to) = (before.plan, after.plan);
             tracing::info!(from, to, "the plan changed");
+        }
+        if before.mode != after.mode {
+            let (from, to) = (before.mode, after.mode);
+            tracing::info!(%from, %to, "the limiter goes on in another mode");
+        }
+        if before.others != after.others {
+            let others = after.others;
+            tracing::info!(others, "whether others use the same limit has changed");
         }
         if before.paused && !after.paused {
             tracing::info!("the pause is over");

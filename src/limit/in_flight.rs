@@ -26,23 +26,26 @@ impl InFlight {
 
     pub(super) fn answered(mut self, status: StatusCode, headers: &HeaderMap) {
         let Some(sent) = self.sent.take() else { return };
-        let hint = match status {
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => self.hint(headers),
-            _ => None,
+        let refused = status == StatusCode::TOO_MANY_REQUESTS;
+        let hint = if refused || status == StatusCode::SERVICE_UNAVAILABLE {
+            self.hint(headers)
+        } else {
+            None
         };
-        if status != StatusCode::TOO_MANY_REQUESTS {
-            self.shared.change(|state, now, _| {
-                state.bucket.answered(sent, now);
-                if let Some(hint) = hint.filter(|_| state.pauses_on_503) {
-                    state.bucket.pause_until(now + hint);
-                }
-            });
-            return;
-        }
+        let said = None;
         let random = rand::random();
         let pause = self.shared.change(|state, now, _| {
-            let until = state.bucket.refused(sent, hint, now, random)?;
-            Some((until.saturating_duration_since(now), state.queue.waiting()))
+            let until = match hint {
+                _ if refused => state.bucket.refused(sent, hint, said, now, random),
+                Some(hint) if state.pauses_on_503 => {
+                    state.bucket.pause_for(sent, hint, said, now, random)
+                }
+                _ => {
+                    state.bucket.answered(sent, said, now);
+                    None
+                }
+            };
+            until.map(|until| (until.saturating_duration_since(now), state.queue.waiting()))
         });
         if let Some((pause, waiting)) = pause {
             events::paused(status, pause, hint, waiting);

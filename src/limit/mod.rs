@@ -1,29 +1,41 @@
 //! Lets requests leave at the pace of the plan, so that the server has no reason to refuse one.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use http::Request;
 use tower::Layer;
 
 mod bucket;
+mod clock;
+mod credit;
+mod cut;
 mod error;
 mod events;
 mod handle;
 mod in_flight;
+mod jump;
+mod neighbours;
 mod pacer;
 mod pause;
 mod place;
 mod queue;
 mod ring;
+mod rule;
+mod said;
 mod service;
 mod shared;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
+mod time;
+mod view;
+mod window;
 
 pub use self::{
-    bucket::Rule,
     error::{DeadlineTooSoon, QueueFull, WaitTooLong},
-    handle::{RateLimitHandle, RateLimitSnapshot},
+    handle::{RateLimitHandle, RateLimitSnapshot, Reported},
+    rule::{Mode, Rule},
     service::{RateLimitService, ResponseFuture},
 };
 use self::{
@@ -106,6 +118,15 @@ impl PlotonRateLimit {
         }
     }
 
+    /// Learns the plan from the server: begins with the smallest, [`Plan::Prototyping`], and takes what `X-RateLimit-Limit`
+    /// says once a whole window of that size is seen to open. Limit alone is not believed, since it may be the size of a
+    /// burst.
+    pub fn learn() -> Self {
+        let layer = Self::new(Plan::Prototyping);
+        layer.shared.change(|state, _, _| state.bucket.learn());
+        layer
+    }
+
     /// The origin whose requests are limited, in the place of `https://api.ploton.ai`.
     pub fn origin(mut self, origin: Origin) -> Self {
         self.origin = Arc::new(origin);
@@ -152,10 +173,41 @@ impl PlotonRateLimit {
         self
     }
 
-    /// How long the server's window is, for another server than Ploton's: `plan` requests are let through in each.
-    /// Default: 60 s.
+    /// How many leave at once after idleness, at the most. Default: a quarter of the plan where answers carry rate headers,
+    /// a twentieth where they don't.
     ///
-    /// It holds for all clones, services and handles, since they share it.
+    /// It holds for all clones, services and handles, since they share it. So do the settings below.
+    pub fn burst(self, most: NonZeroU32) -> Self {
+        self.shared.change(|state, _, _| state.bucket.burst(most));
+        self
+    }
+
+    /// Goes by the plan alone, and believes no rate headers. Default: it reads them.
+    pub fn without_headers(self) -> Self {
+        self.shared
+            .change(|state, _, _| state.bucket.without_headers());
+        self
+    }
+
+    /// How long the server's window is, for another server than Ploton's: as many requests as the plan names are let through in
+    /// each. From 1 ms to a day. Default: 60 s.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::{num::NonZeroU32, time::Duration};
+    /// use tower_ploton::{Origin, Plan, PlotonRateLimit};
+    ///
+    /// // 20 requests in 2 s.
+    /// let plan = Plan::Enterprise {
+    ///     requests_per_minute: NonZeroU32::new(20).unwrap(),
+    ///     concurrent_tasks: NonZeroU32::MIN,
+    /// };
+    /// let limit = PlotonRateLimit::new(plan)
+    ///     .window(Duration::from_secs(2))
+    ///     .origin(Origin::parse("https://other.example")?);
+    /// # Ok::<(), tower_ploton::InvalidOrigin>(())
+    /// ```
     pub fn window(self, window: Duration) -> Self {
         self.shared
             .change(|state, _, _| state.bucket.set_window(window));
@@ -163,8 +215,6 @@ impl PlotonRateLimit {
     }
 
     /// Whether a 503 with a `Retry-After` pauses all requests, as a 429 does. Default: yes.
-    ///
-    /// It holds for all clones, services and handles, since they share it.
     pub fn pause_on_503(self, pause: bool) -> Self {
         self.shared
             .change(|state, _, _| state.pauses_on_503 = pause);

@@ -12,11 +12,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tower::BoxError;
 
 use super::{
-    bucket::{Rule, Verdict},
     error::{DeadlineTooSoon, QueueFull, WaitTooLong},
     events,
     in_flight::InFlight,
     queue::{Outlook, Turn},
+    rule::{Rule, Verdict},
     shared::{Shared, State},
 };
 

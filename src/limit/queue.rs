@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::bucket::Verdict;
+use super::{rule::Verdict, time::later};
 
 #[cfg(test)]
 mod tests;
@@ -44,8 +44,23 @@ struct Waiter {
 pub(super) struct Outlook {
     pub(super) now: Instant,
     pub(super) verdict: Verdict,
-    /// The time from one token to the next.
-    pub(super) pace: Duration,
+    pub(super) pace: Pace,
+}
+
+/// How fast tokens come, at most: so `many` at once, so `often`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pace {
+    pub(super) many: u32,
+    pub(super) often: Duration,
+}
+
+impl Pace {
+    /// The time until `count` more have come.
+    fn time_for(self, count: usize) -> Duration {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.often
+            .saturating_mul(count.checked_div(self.many).unwrap_or(count))
+    }
 }
 
 impl Outlook {
@@ -55,8 +70,7 @@ impl Outlook {
             Verdict::Now(_) => self.now,
             Verdict::Later(_, until) => until.unwrap_or(self.now),
         };
-        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
-        after(first, self.pace.saturating_mul(ahead))
+        later(first, self.pace.time_for(ahead))
     }
 }
 
@@ -137,7 +151,7 @@ impl Queue {
         let now = outlook.now;
         if self
             .last_turn
-            .is_some_and(|last| after(last, PARKED) <= now)
+            .is_some_and(|last| later(last, PARKED) <= now)
         {
             self.passed.append(&mut self.called_up);
             self.last_turn = None;
@@ -146,13 +160,13 @@ impl Queue {
             Verdict::Now(tokens) => {
                 self.pass_a_head_that_did_not_come(now, wakers);
                 self.call_up(tokens, now, wakers);
-                let guard = self.last_turn.map(|last| after(last, PARKED));
+                let guard = self.last_turn.map(|last| later(last, PARKED));
                 self.wake_by([guard, None], wakers);
             }
             Verdict::Later(_, until) => {
                 let head = self.waiting.keys().next().copied();
                 self.expected = head.zip(until);
-                let guard = until.map(|until| after(until, PARKED));
+                let guard = until.map(|until| later(until, PARKED));
                 self.wake_by([until, guard], wakers);
             }
         }
@@ -219,7 +233,7 @@ impl Queue {
         let Some((ticket, due)) = self.expected.take() else {
             return;
         };
-        if after(due, PARKED) <= now
+        if later(due, PARKED) <= now
             && let Some(waiter) = self.waiting.remove(&ticket)
         {
             wakers.unused.extend(waiter.waker);
@@ -244,19 +258,18 @@ impl Queue {
         let start = match outlook.verdict {
             Verdict::Later(_, until) if first == ticket => return until,
             // One timer for the head and one for its successor, in case the head does nothing.
-            Verdict::Later(_, Some(until)) if is_second => return Some(after(until, PARKED)),
+            Verdict::Later(_, Some(until)) if is_second => return Some(later(until, PARKED)),
             Verdict::Later(_, until) => until.unwrap_or(outlook.now),
             Verdict::Now(_) if first == ticket || looks_up => {
-                return self.last_turn.map(|last| after(last, PARKED));
+                return self.last_turn.map(|last| later(last, PARKED));
             }
             Verdict::Now(_) => outlook.now,
         };
         // Head and successor may stand in one task that polls neither of them. So whoever is behind them looks up too,
         // but not before its turn should have come.
-        let ahead = u32::try_from(self.ahead(ticket)).unwrap_or(u32::MAX);
-        let late = ahead.saturating_add(ahead / 4);
-        let wait = outlook.pace.saturating_mul(late).saturating_add(LATE);
-        Some(after(start, wait))
+        let turn = outlook.pace.time_for(self.ahead(ticket));
+        let late = (turn / 4).saturating_add(LATE);
+        Some(later(start, turn.saturating_add(late)))
     }
 }
 
@@ -267,11 +280,6 @@ impl Waiter {
             wakers.woken.extend(self.waker.take());
         }
     }
-}
-
-/// The instant that is `wait` later, unless no clock reaches it.
-fn after(instant: Instant, wait: Duration) -> Instant {
-    instant.checked_add(wait).unwrap_or(instant)
 }
 
 /// A place whose turn it is and that does nothing for so long stops nobody any longer.

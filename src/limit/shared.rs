@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     RateLimitSnapshot,
-    bucket::{Bucket, Verdict},
+    bucket::Bucket,
     events::{News, Seen},
     queue::{Outlook, Queue, Wakers},
 };
@@ -80,19 +80,7 @@ impl Shared {
     pub(super) fn snapshot(&self) -> RateLimitSnapshot {
         let now = Instant::now();
         let state = self.lock();
-        let (held_by, held_until) = match state.bucket.verdict(now) {
-            Verdict::Now(_) => (None, None),
-            Verdict::Later(rule, until) => (Some(rule), until),
-        };
-        RateLimitSnapshot {
-            limit: state.bucket.plan(),
-            remaining: state.bucket.remaining(now),
-            in_flight: state.bucket.in_flight(),
-            waiting: state.queue.waiting(),
-            paused_until: state.bucket.paused_until(now),
-            held_by,
-            held_until,
-        }
+        RateLimitSnapshot::new(&state.bucket, state.queue.waiting(), now)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -105,7 +93,7 @@ impl State {
         Outlook {
             now,
             verdict: self.bucket.verdict(now),
-            pace: self.bucket.pace(),
+            pace: self.bucket.pace(now),
         }
     }
 

@@ -15,10 +15,10 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::limit::bucket::Rule;
+use crate::limit::rule::Rule;
 
 const SECOND: Duration = Duration::from_secs(1);
-const PACE: Duration = Duration::from_millis(60);
+const STEP: Duration = Duration::from_millis(60);
 const BUSY: Verdict = Verdict::Later(Rule::Ring, None);
 
 /// Wake-ups of one waiter.
@@ -41,7 +41,10 @@ fn outlook(verdict: Verdict, now: Instant) -> Outlook {
     Outlook {
         now,
         verdict,
-        pace: PACE,
+        pace: Pace {
+            many: 1,
+            often: STEP,
+        },
     }
 }
 
@@ -261,7 +264,7 @@ fn neighbours_that_do_not_act_stop_nobody_for_good() {
         turn = last.ask(&mut queue, Verdict::Now(1), now);
     }
     let idle = waiters.len() as u32;
-    assert!(now - start <= SECOND + idle * PACE * 5 / 4 + LATE + (idle + 1) * PARKED);
+    assert!(now - start <= SECOND + idle * STEP * 5 / 4 + LATE + (idle + 1) * PARKED);
     assert!(last.take(&mut queue, Verdict::Now(1), now));
 }
 

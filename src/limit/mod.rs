@@ -189,8 +189,8 @@ impl PlotonRateLimit {
         self
     }
 
-    /// How long the server's window is, for another server than Ploton's: as many requests as the plan names are let through in
-    /// each. From 1 ms to a day. Default: 60 s.
+    /// How long the server's window is, for another server than Ploton's: as many requests as the plan names are let
+    /// through in each. From 1 ms to a day. Default: 60 s.
     ///
     /// # Example
     ///

@@ -9,7 +9,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{rule::Verdict, time::later};
+use super::{
+    rule::Verdict,
+    time::{later, scaled},
+};
 
 #[cfg(test)]
 mod tests;
@@ -268,8 +271,8 @@ impl Queue {
         // Head and successor may stand in one task that polls neither of them. So whoever is behind them looks up too,
         // but not before its turn should have come.
         let turn = outlook.pace.time_for(self.ahead(ticket));
-        let late = (turn / 4).saturating_add(LATE);
-        Some(later(start, turn.saturating_add(late)))
+        let late = scaled(turn, 5, 4).saturating_add(LATE);
+        Some(later(start, late))
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
     bucket::{Bucket, Sent, Verdict},
     queue::{Queue, Turn, Wakers},
 };
-use crate::headers::{date::Wall, rate_limit, retry_after};
+use crate::headers::{self, date::Wall};
 
 /// What all services made by one layer share.
 #[derive(Debug)]
@@ -213,9 +213,7 @@ impl InFlight {
         }
         let wall = &self.shared.wall;
         let now = Instant::now();
-        let hint = retry_after::retry_after(headers, wall, now)
-            .map(|hint| hint.wait)
-            .or_else(|| rate_limit::reset(headers, wall, now));
+        let hint = headers::hint(status, headers, wall, now).map(|hint| hint.wait);
         let random = rand::random();
         let pause = self.shared.change(|state, now| {
             let until = state.bucket.refused(sent, hint, now, random)?;

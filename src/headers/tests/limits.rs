@@ -273,12 +273,14 @@ fn of_several_limits_only_one_on_requests_is_plain() {
 
 #[test]
 fn more_limits_than_anybody_has_say_nothing() {
-    let limits = vec!["\"a\";r=1;t=30"; 10_000].join(",");
-    let policies = vec!["\"a\";q=1;qu=\"content-bytes\""; 10_000].join(",");
-    assert_eq!(
-        said(&[("ratelimit", &limits), ("ratelimit-policy", &policies)]),
-        None
-    );
+    let with_others = |others| {
+        let limits = "\"default\";r=99;t=30".to_owned() + &", \"bytes\";r=1".repeat(others);
+        let policies = "\"default\";q=100, \"bytes\";q=1;qu=\"content-bytes\"";
+        said(&[("ratelimit", &limits), ("ratelimit-policy", policies)])
+    };
+    assert_eq!(with_others(7), Some(limit(100, 99, IN_30)));
+    assert_eq!(with_others(8), None);
+    assert_eq!(with_others(100_000), None);
 }
 
 #[test]

@@ -72,7 +72,6 @@ async fn ten_thousand_are_served_in_their_order_and_a_grant_wakes_at_most_three(
     assert!(order.is_sorted());
     // All were polled once to begin with.
     let woken = polls.load(Ordering::Relaxed) - WAITERS;
-    println!("{woken} wake-ups");
     assert!(woken <= 3 * WAITERS, "{woken}");
     let minutes = (Instant::now() - start).as_secs_f64() / 60.0;
     assert!((9.99..10.1).contains(&minutes), "{minutes}");

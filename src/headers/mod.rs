@@ -5,7 +5,7 @@ pub(crate) mod date;
 mod ietf;
 pub(crate) mod rate_limit;
 pub(crate) mod retry_after;
-mod when;
+pub(crate) mod when;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod check;

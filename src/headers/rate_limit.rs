@@ -49,7 +49,6 @@ impl Said {
 ///
 /// Odd headers say nothing: repeated, missing or unreadable ones, more left than the limit, a limit of 0. Where the
 /// `X-` headers and `RateLimit` both speak, they must agree on limit and remaining.
-#[allow(dead_code, reason = "the limiter does not listen yet")]
 pub(crate) fn said(headers: &HeaderMap, wall: &Wall, now: Instant) -> Option<Said> {
     let answer = Answer { headers, wall, now };
     let said = match (x_rate_limit(answer), ietf::said(answer)) {

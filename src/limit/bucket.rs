@@ -1,154 +1,420 @@
 //! The token bucket: the only place that decides whether a request may leave. Pure, given the time.
+#![warn(clippy::arithmetic_side_effects)]
 
-use std::{fmt, num::NonZeroU32, time::Duration};
+use std::{num::NonZeroU32, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{
+    credit::Credit,
+    cut::Cut,
+    jump::surely_counting,
     pacer::Pacer,
-    pause::{Held, Pause},
-    ring::AnswerRing,
+    pause::{Gate, Pause},
+    ring::{AnswerRing, MAY_STILL_ARRIVE},
+    rule::{Mode, Rule, Verdict},
+    said::Said,
+    time::{Span, later},
+    view::{Ours, View},
+    window::Held,
 };
-
-/// Whether the next request may leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Now,
-    /// Held by a rule until an instant, or (`None`) until a request on its way ends.
-    Later(Rule, Option<Instant>),
-}
-
-/// The rule that holds a request back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Rule {
-    /// A 429 paused all requests.
-    Paused,
-    /// One request finds out whether the server answers.
-    Probe,
-    /// As many as the plan allows are on their way or were answered within the last minute.
-    Ring,
-    /// Requests leave in even steps.
-    Paced,
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Paused => "paused by a 429",
-            Self::Probe => "probe out",
-            Self::Ring => "ring",
-            Self::Paced => "paced",
-        })
-    }
-}
 
 /// A request that was sent, to be named again when it ends.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sent(u64);
+pub(super) struct Sent {
+    number: u64,
+    at: Instant,
+    /// Our requests that counted when it was sent, itself among them.
+    own: u32,
+    /// The number of the server's window then.
+    window: u64,
+    /// It was not sent in window mode.
+    paced: bool,
+}
 
 #[derive(Debug)]
 pub(super) struct Bucket {
     plan: u32,
     /// The plan, or less where the server counts more strictly than it says.
     n: u32,
-    /// When one step of what was cut comes back; `Some` where something was.
-    cut_until: Option<Instant>,
-    /// How long the next cut holds.
-    hold: Duration,
-    window: Duration,
+    cut: Cut,
+    span: Span,
     pacer: Pacer,
+    credit: Credit,
     ring: AnswerRing,
     pause: Pause,
+    server: View,
     /// The number of the next request.
     next: u64,
+    learns: bool,
+    reads_headers: bool,
 }
 
+/// How the bucket is made.
 impl Bucket {
     /// A bucket for `plan` requests in each `window` of the server.
     pub(super) fn new(plan: NonZeroU32, window: Duration) -> Self {
-        // Clocks differ by up to 200 parts in a million.
-        let window = window + window / 5_000;
+        let span = Span::new(window);
         let plan = plan.get();
         Self {
             plan,
             n: plan,
-            cut_until: None,
-            hold: FIRST_HOLD,
-            window,
-            pacer: Pacer::new(plan, window),
-            ring: AnswerRing::new(window),
+            cut: Cut::default(),
+            span,
+            pacer: Pacer::new(plan, span),
+            credit: Credit::new(),
+            ring: AnswerRing::new(span.longest),
             pause: Pause::new(),
+            server: View::default(),
             next: 0,
+            learns: false,
+            reads_headers: true,
         }
     }
 
+    /// At most `most` leave at once after idleness, in the place of what is earned by default; never more than the plan.
+    pub(super) const fn burst(&mut self, most: NonZeroU32) {
+        self.credit.set_most(most);
+    }
+
+    /// Whatever rate headers say is not looked at.
+    pub(super) const fn without_headers(&mut self) {
+        self.reads_headers = false;
+    }
+
+    /// Takes the plan from Limit as soon as a whole window of it is seen to open.
+    pub(super) const fn learn(&mut self) {
+        self.learns = true;
+    }
+
+    /// Changes the plan: what was counted is kept.
+    pub(super) fn set_plan(&mut self, plan: NonZeroU32) {
+        self.plan = plan.get();
+        self.cut = Cut::default();
+        self.server.neighbours.forget_most();
+        self.set_rate(self.plan);
+    }
+
+    /// The server says how long its window is.
+    fn set_window(&mut self, window: Duration) {
+        let span = Span::new(window);
+        if span != self.span {
+            self.span = span;
+            self.ring.set_window(span.longest);
+            self.set_rate(self.n);
+        }
+    }
+
+    fn set_rate(&mut self, n: u32) {
+        self.n = n;
+        self.pacer.set_rate(n, self.span);
+    }
+}
+
+/// Whether a request may leave.
+impl Bucket {
     pub(super) fn verdict(&self, now: Instant) -> Verdict {
-        match self.pause.held(now) {
-            Some(Held::Paused(until)) => return Verdict::Later(Rule::Paused, Some(until)),
-            Some(Held::Probe(until)) => return Verdict::Later(Rule::Probe, Some(until)),
-            None => {}
-        }
-        if let Err(until) = self.ring.fits(self.n, now) {
-            return Verdict::Later(Rule::Ring, until);
-        }
-        match self.pacer.held_until(now) {
-            Some(until) => Verdict::Later(Rule::Paced, Some(until)),
-            None => Verdict::Now,
+        match self.pause.gate(now) {
+            Gate::Open => self.by_mode(now),
+            Gate::OneProbe => self.probe(now),
+            Gate::Beside => self.paced(now),
+            Gate::Paused(until) => after(Rule::Paused, until, self.probe(until)),
+            Gate::ProbeOut(until) => after(Rule::Probe, until, self.paced(until)),
         }
     }
 
-    /// A request leaves at `now`: takes its token.
-    pub(super) fn send(&mut self, now: Instant) -> Sent {
-        self.give_back_a_step(now);
-        let request = self.next;
-        self.next = self.next.wrapping_add(1);
-        self.pacer.charge(now);
+    fn by_mode(&self, now: Instant) -> Verdict {
+        if !self.server.windows.is_trusted() {
+            return self.paced(now);
+        }
+        if self.server.windows.has_ended(now) {
+            return Verdict::Now(1);
+        }
+        match self
+            .server
+            .windows
+            .fitting(self.left_of_window(), self.plan, self.span, now)
+        {
+            Ok(free) => Verdict::Now(free),
+            Err(Held::Kept(until)) => Verdict::Later(Rule::Kept, Some(until)),
+            Err(Held::UsedUp(until)) => Verdict::Later(Rule::Window, Some(until)),
+        }
+    }
+
+    /// One request, that need not be paced: the pause before it was longer than a step.
+    fn probe(&self, now: Instant) -> Verdict {
+        if self.server.windows.is_trusted() {
+            return match self.by_mode(now) {
+                Verdict::Now(_) => Verdict::Now(1),
+                held => held,
+            };
+        }
+        match self.ring.fitting(self.n, now) {
+            Ok(_) => Verdict::Now(1),
+            Err(until) => Verdict::Later(Rule::Ring, until),
+        }
+    }
+
+    fn paced(&self, now: Instant) -> Verdict {
+        match self.ring.fitting(self.n, now) {
+            Ok(free) => match self.step(now) {
+                Verdict::Now(fitting) => Verdict::Now(fitting.min(free)),
+                held => held,
+            },
+            Err(Some(until)) => after(Rule::Ring, until, self.step(until)),
+            Err(None) => Verdict::Later(Rule::Ring, None),
+        }
+    }
+
+    /// What the pacer says, the ring aside.
+    fn step(&self, now: Instant) -> Verdict {
+        if self.server.neighbours.are_seen(now) {
+            return self.shared_step(now);
+        }
+        let left = self.left_for_credit();
+        if left == Some(0) {
+            return due(Rule::Paced, self.pacer.due_without_credit(), 1, now);
+        }
+        let earned = self.earned(now);
+        let fitting = self.pacer.fitting(earned, now).max(1);
+        let fitting = fitting.min(left.unwrap_or(u32::MAX));
+        due(Rule::Paced, self.pacer.due(), fitting, now)
+    }
+
+    fn shared_step(&self, now: Instant) -> Verdict {
+        let remaining = self.server.left.remaining().unwrap_or(0);
+        let step = self
+            .server
+            .neighbours
+            .step(self.pacer.interval(), self.plan, remaining);
+        let at = self.pacer.due_by_steps_of(step);
+        let left = remaining.saturating_sub(self.unanswered());
+        if left >= self.server.neighbours.needed() {
+            return due(Rule::Shared, at, 1, now);
+        }
+        if self.in_flight() > 0 {
+            return Verdict::Later(Rule::Shared, None);
+        }
+        let at = at.max(self.pacer.due_without_credit());
+        due(
+            Rule::Shared,
+            at.max(self.server.neighbours.retry(step)),
+            1,
+            now,
+        )
+    }
+
+    /// Requests that may have been counted although no answer said so.
+    const fn unanswered(&self) -> u32 {
+        self.ring
+            .in_flight()
+            .saturating_add(self.server.unknown.count())
+    }
+
+    /// What is left in window mode. Where the plan is a part of the server's limit, a part of its window is left.
+    fn left_of_window(&self) -> u32 {
+        let left = self.server.windows.left(self.unanswered());
+        match self.server.last() {
+            Some(said) if said.limit > self.plan => left.min(
+                self.plan
+                    .saturating_sub(self.server.windows.ours(self.next)),
+            ),
+            _ => left,
+        }
+    }
+
+    /// How many may use credit: as many as the server would take; `None` where it says nothing, or there is no credit.
+    fn left_for_credit(&self) -> Option<u32> {
+        let remaining = self.server.left.remaining()?;
+        let has_credit = self.credit.sees_headers() && self.credit.most(self.plan) > 1;
+        has_credit.then(|| remaining.saturating_sub(self.unanswered()))
+    }
+
+    fn earned(&self, now: Instant) -> Duration {
+        self.credit
+            .earned(self.plan, self.pacer.interval(), self.span, now)
+    }
+}
+
+/// What happens to a request.
+impl Bucket {
+    /// A request leaves at `now`: takes its token. `waited_since` is when it became the first in the queue, if it waited.
+    pub(super) fn send(&mut self, now: Instant, waited_since: Option<Instant>) -> Sent {
+        let alone = self.server.windows.has_ended(now);
+        let sent = Sent {
+            number: self.next,
+            at: now,
+            own: self.ring.count(now).saturating_add(1),
+            window: self.server.windows.number(),
+            paced: !self.server.windows.is_trusted(),
+        };
+        self.next = self.next.saturating_add(1);
+        self.charge(now, waited_since.is_some_and(|since| since < now));
         self.ring.send();
-        self.pause.send(request, now);
-        Sent(request)
+        self.pause.send(sent.number, alone, now);
+        self.give_back_a_step(now);
+        sent
+    }
+
+    fn charge(&mut self, now: Instant, waited: bool) {
+        let earns = self.mode(now) == Mode::Paced && (!waited || self.credit.is_given());
+        let credit = if earns {
+            self.earned(now)
+        } else {
+            Duration::ZERO
+        };
+        let more = self.pacer.charge(credit, now);
+        self.credit.sent(more && earns, now);
     }
 
     /// The server answered, with anything but 429.
-    pub(super) fn answered(&mut self, Sent(request): Sent, now: Instant) {
+    pub(super) fn answered(&mut self, sent: Sent, said: Option<Said>, now: Instant) {
         self.ring.answered(now);
-        self.pause.answered(request);
+        self.pause.answered(sent.number);
+        match self.believed(said) {
+            Some(said) => self.heard(sent, said, now),
+            None => self.unheard(now, now),
+        }
     }
 
     /// No answer came: the attempt failed or was dropped.
-    pub(super) fn lost(&mut self, Sent(request): Sent, now: Instant) {
+    pub(super) fn lost(&mut self, sent: Sent, now: Instant) {
         self.ring.lost(now);
-        self.pause.lost(request);
+        self.pause.lost(sent.number);
+        self.unheard(later(now, MAY_STILL_ARRIVE), now);
+    }
+
+    /// Answers carry headers no longer, or this one did not.
+    fn unheard(&mut self, arrived: Instant, now: Instant) {
+        if self.server.unheard(arrived, self.span, now) {
+            self.credit.unheard();
+        }
+    }
+
+    /// The headers, unless they are odd: of another window they say nothing about the plan.
+    fn believed(&self, said: Option<Said>) -> Option<Said> {
+        let said = said.filter(|_| self.reads_headers)?;
+        let other_window = said.window.is_some_and(|window| window != self.span.named);
+        let is_odd = said.remaining > said.limit || other_window && said.limit != self.plan;
+        (!is_odd).then_some(said)
+    }
+
+    /// The server said what is left.
+    fn heard(&mut self, sent: Sent, said: Said, now: Instant) {
+        if let Some(window) = said.window {
+            self.set_window(window);
+        }
+        let ours = self.ours(sent, now);
+        let unused = u64::from(said.remaining) >= u64::from(said.limit).saturating_sub(ours.total);
+        if self.credit.heard(unused, self.span, now) {
+            self.pacer.give(self.earned(now), now);
+        }
+        let whole = self.server.heard(said, ours, self.span, now);
+        if let Some(limit) = NonZeroU32::new(said.limit).filter(|_| whole && self.learns) {
+            self.set_plan(limit);
+        }
+    }
+
+    fn ours(&self, sent: Sent, now: Instant) -> Ours {
+        let since = self.next.saturating_sub(sent.number).saturating_sub(1);
+        let since = u32::try_from(since).unwrap_or(u32::MAX);
+        let recent = self.ring.ended_within(surely_counting(self.span), now);
+        Ours {
+            sent: sent.at,
+            window: sent.window,
+            counted: sent.own.saturating_add(since),
+            recent: recent.saturating_sub(1),
+            total: self.next,
+            in_flight: self.in_flight(),
+            plan: self.plan,
+        }
     }
 
     /// The server answered 429 and asked for `hint`. Returns until when nothing leaves, where that begins a new pause.
     pub(super) fn refused(
         &mut self,
-        Sent(request): Sent,
+        sent: Sent,
         hint: Option<Duration>,
+        said: Option<Said>,
         now: Instant,
         random: f64,
     ) -> Option<Instant> {
-        let fresh = self.pause.is_fresh(request);
-        if fresh && !self.pause.is_probe(request) {
-            self.cut(now);
-        }
         self.ring.refused();
+        let fresh = self.pause.is_fresh(sent.number);
+        if fresh && sent.paced && !self.pause.is_probe(sent.number) {
+            self.blame_pacing(now);
+        }
+        let said = self.believed(said);
+        let reset = self
+            .server
+            .refused(said, self.ours(sent, now), self.span, now);
+        let hint = hint.or(reset).unwrap_or(self.span.longest);
+        self.pause(sent, hint, now, random)
+    }
+
+    /// The server answered, but asked for a pause of `hint` (a 503 does). Returns until when nothing leaves, where that
+    /// begins a new pause.
+    pub(super) fn pause_for(
+        &mut self,
+        sent: Sent,
+        hint: Duration,
+        said: Option<Said>,
+        now: Instant,
+        random: f64,
+    ) -> Option<Instant> {
+        self.ring.answered(now);
+        match self.believed(said) {
+            Some(said) => self.heard(sent, said, now),
+            None => self.unheard(now, now),
+        }
+        self.pause(sent, hint, now, random)
+    }
+
+    fn pause(&mut self, sent: Sent, hint: Duration, now: Instant, random: f64) -> Option<Instant> {
+        let begins = self.pause.is_fresh(sent.number) || self.pause.until(now).is_none();
         // Servers truncate: a hint below the interval is none.
-        let hint = hint.unwrap_or(self.window).max(self.pacer.interval());
-        let until = self.pause.refused(request, self.next, hint, now, random);
+        let hint = hint.max(self.pacer.interval());
+        let until = self
+            .pause
+            .refused(sent.number, self.next, hint, now, random);
         self.pacer.push_to(until);
-        fresh.then_some(until)
+        begins.then_some(until)
     }
 
-    pub(super) fn set_plan(&mut self, plan: NonZeroU32) {
-        self.plan = plan.get();
-        self.n = self.plan;
-        self.cut_until = None;
-        self.hold = FIRST_HOLD;
-        self.pacer.set_rate(self.n, self.window);
+    /// Nothing leaves before `until`; a pause that ends later holds on.
+    pub(super) fn pause_until(&mut self, until: Instant) {
+        let until = self.pause.pause_until(until, self.next);
+        self.pacer.push_to(until);
     }
 
+    /// Refused although paced: due to credit, or else, where nearly the whole plan was used and by nobody else, because the
+    /// server counts more strictly than it says (some estimate their window).
+    fn blame_pacing(&mut self, now: Instant) {
+        if self.credit.refused(self.plan, self.span, now) {
+            return;
+        }
+        let used = u64::from(self.ring.count(now)).saturating_mul(10);
+        let nearly_all = u64::from(self.n).saturating_mul(9);
+        if used >= nearly_all && self.server.neighbours.others() <= self.plan / 50 {
+            self.cut.take(now);
+            self.set_rate(self.n.saturating_sub(self.a_step()).max(1));
+        }
+    }
+
+    fn give_back_a_step(&mut self, now: Instant) {
+        if self.cut.is_over(now) {
+            self.set_rate(self.n.saturating_add(self.a_step()).min(self.plan));
+            self.cut.gave_back(self.n < self.plan, now);
+        }
+    }
+
+    fn a_step(&self) -> u32 {
+        (self.plan / 100).max(1)
+    }
+}
+
+/// What it is like now.
+impl Bucket {
     pub(super) const fn plan(&self) -> u32 {
         self.plan
     }
@@ -157,200 +423,66 @@ impl Bucket {
         self.ring.in_flight()
     }
 
-    /// How many more would be within the plan at `now`, if they were not paced.
+    /// How many more would be within the plan at `now`, or are left of the server's window; they may have to be paced.
     pub(super) fn remaining(&self, now: Instant) -> u32 {
-        let count = u32::try_from(self.ring.count(now)).unwrap_or(u32::MAX);
-        self.n.saturating_sub(count)
+        let within_plan = self.n.saturating_sub(self.ring.count(now));
+        match self.mode(now) {
+            Mode::Window if self.server.windows.has_ended(now) => self.plan,
+            Mode::Window => self.left_of_window(),
+            Mode::Paced => within_plan,
+            Mode::Shared => {
+                let remaining = self.server.left.remaining().unwrap_or(0);
+                within_plan.min(remaining.saturating_sub(self.unanswered()))
+            }
+        }
     }
 
     pub(super) fn paused_until(&self, now: Instant) -> Option<Instant> {
         self.pause.until(now)
     }
 
-    /// Refused although paced, with nearly the whole plan used by us: the server counts more strictly (some estimate
-    /// their window), so a little less is all there is.
-    fn cut(&mut self, now: Instant) {
-        let nearly_all = u64::from(self.n) * 9 / 10;
-        if (self.ring.count(now) as u64) < nearly_all {
-            return;
-        }
-        self.n = self.n.saturating_sub(self.step()).max(1);
-        self.cut_until = Some(now + self.hold);
-        self.hold = self.hold.saturating_mul(2).min(LONGEST_HOLD);
-        self.pacer.set_rate(self.n, self.window);
-    }
-
-    fn give_back_a_step(&mut self, now: Instant) {
-        if self.cut_until.is_some_and(|until| until <= now) {
-            self.n = self.n.saturating_add(self.step()).min(self.plan);
-            self.cut_until = (self.n < self.plan).then(|| now + FIRST_HOLD);
-            self.pacer.set_rate(self.n, self.window);
+    pub(super) fn mode(&self, now: Instant) -> Mode {
+        if self.server.windows.is_trusted() {
+            Mode::Window
+        } else if self.server.neighbours.are_seen(now) {
+            Mode::Shared
+        } else {
+            Mode::Paced
         }
     }
 
-    fn step(&self) -> u32 {
-        (self.plan / 100).max(1)
+    /// What the last answer with headers said.
+    pub(super) const fn said(&self) -> Option<Said> {
+        self.server.last()
+    }
+
+    /// How many requests of others the server counts, as far as its answers show.
+    pub(super) const fn others(&self) -> u32 {
+        self.server.neighbours.others()
+    }
+
+    /// How many may leave at once because nothing was sent before; at least one as soon as one is due.
+    pub(super) fn credit(&self, now: Instant) -> u32 {
+        self.pacer.fitting(self.earned(now), now)
     }
 }
 
-const FIRST_HOLD: Duration = Duration::from_secs(60 * 60);
-const LONGEST_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
+/// Held by `rule` until an instant, and then by what would hold a request at that instant.
+fn after(rule: Rule, until: Instant, then: Verdict) -> Verdict {
+    let until = match then {
+        Verdict::Now(_) => Some(until),
+        Verdict::Later(_, then) => then,
+    };
+    Verdict::Later(rule, until)
+}
+
+/// `count` may leave as soon as `at` has come.
+fn due(rule: Rule, at: Option<Instant>, count: u32, now: Instant) -> Verdict {
+    match at {
+        Some(at) if at > now => Verdict::Later(rule, Some(at)),
+        _ => Verdict::Now(count),
+    }
+}
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const WINDOW: Duration = Duration::from_secs(60);
-
-    fn plan(n: u32) -> NonZeroU32 {
-        NonZeroU32::new(n).unwrap()
-    }
-
-    /// Sends as soon as the bucket allows it, and says when.
-    fn send(bucket: &mut Bucket, now: &mut Instant) -> Sent {
-        for _ in 0..10 {
-            match bucket.verdict(*now) {
-                Verdict::Now => return bucket.send(*now),
-                Verdict::Later(_, Some(until)) => *now = until,
-                verdict => panic!("{verdict:?}"),
-            }
-        }
-        panic!("no instant is ever the right one");
-    }
-
-    #[test]
-    fn a_strict_server_gets_a_little_less_and_the_rest_again_later() {
-        let mut now = Instant::now();
-        let mut bucket = Bucket::new(plan(100), WINDOW);
-        for _ in 0..95 {
-            let sent = send(&mut bucket, &mut now);
-            bucket.answered(sent, now);
-        }
-        let refused = send(&mut bucket, &mut now);
-        let until = bucket.refused(refused, Some(WINDOW), now, 0.0).unwrap();
-        assert_eq!(until, now + WINDOW);
-        assert_eq!(bucket.n, 99);
-        now += FIRST_HOLD;
-        let sent = send(&mut bucket, &mut now);
-        bucket.answered(sent, now);
-        assert_eq!(bucket.n, 100);
-    }
-
-    #[test]
-    fn a_refusal_with_little_of_the_plan_used_is_not_about_us() {
-        let mut now = Instant::now();
-        let mut bucket = Bucket::new(plan(100), WINDOW);
-        for _ in 0..20 {
-            let sent = send(&mut bucket, &mut now);
-            bucket.answered(sent, now);
-        }
-        let sent = send(&mut bucket, &mut now);
-        bucket.refused(sent, None, now, 0.0);
-        assert_eq!(bucket.n, 100);
-    }
-
-    #[test]
-    fn a_hint_below_the_interval_is_none() {
-        let now = Instant::now();
-        let mut bucket = Bucket::new(plan(1), WINDOW);
-        let sent = bucket.send(now);
-        let until = bucket
-            .refused(sent, Some(Duration::from_secs(1)), now, 0.0)
-            .unwrap();
-        assert!(until >= now + WINDOW);
-    }
-
-    #[derive(Clone, Debug)]
-    enum Event {
-        Advance(u64),
-        Send,
-        Answer(prop::sample::Index),
-        Refuse(prop::sample::Index, u64),
-        Lose(prop::sample::Index),
-        Plan(u32),
-    }
-
-    fn event() -> impl Strategy<Value = Event> {
-        let index = any::<prop::sample::Index>;
-        prop_oneof![
-            3 => (0_u64..20_000).prop_map(Event::Advance),
-            12 => Just(Event::Send),
-            8 => index().prop_map(Event::Answer),
-            1 => (index(), 0_u64..30).prop_map(|(i, hint)| Event::Refuse(i, hint)),
-            1 => index().prop_map(Event::Lose),
-            1 => (1_u32..40).prop_map(Event::Plan),
-        ]
-    }
-
-    proptest! {
-        /// Whatever happens: within the plan, not in a pause, never stuck, and every count ends at zero.
-        #[test]
-        fn the_rules_hold_in_any_order_of_events(events in prop::collection::vec(event(), 1..400), n in 1_u32..40) {
-            let mut now = Instant::now();
-            let mut bucket = Bucket::new(plan(n), WINDOW);
-            let mut out = Vec::new();
-            let mut sends: Vec<Instant> = Vec::new();
-            let mut largest = n;
-            let mut paused = now;
-            for event in events {
-                match event {
-                    Event::Advance(millis) => now += Duration::from_millis(millis),
-                    Event::Send => {
-                        match bucket.verdict(now) {
-                            Verdict::Now => {}
-                            Verdict::Later(_, None) => continue,
-                            Verdict::Later(rule, Some(until)) => {
-                                prop_assert!(until > now);
-                                let before = until - Duration::from_nanos(1);
-                                prop_assert_ne!(bucket.verdict(before.max(now)), Verdict::Now);
-                                // The instant that a rule names is not held by that rule.
-                                if let Verdict::Later(next, _) = bucket.verdict(until) {
-                                    prop_assert_ne!(next, rule);
-                                    continue;
-                                }
-                                now = until;
-                            }
-                        }
-                        prop_assert!(now >= paused);
-                        prop_assert!(bucket.ring.count(now) < bucket.n as usize);
-                        sends.push(now);
-                        out.push(bucket.send(now));
-                        let in_window = sends.iter().filter(|&&at| now - at < WINDOW).count();
-                        prop_assert!(in_window <= largest as usize, "{in_window} in a window");
-                    }
-                    Event::Answer(i) if !out.is_empty() => {
-                        let sent = out.swap_remove(i.index(out.len()));
-                        bucket.answered(sent, now);
-                    }
-                    Event::Refuse(i, hint) if !out.is_empty() => {
-                        let sent = out.swap_remove(i.index(out.len()));
-                        bucket.refused(sent, Some(Duration::from_secs(hint)), now, 0.5);
-                        let until = bucket.paused_until(now).unwrap();
-                        prop_assert!(until >= paused);
-                        paused = until;
-                        // What was refused does not count at the server.
-                        sends.clear();
-                    }
-                    Event::Lose(i) if !out.is_empty() => {
-                        let sent = out.swap_remove(i.index(out.len()));
-                        bucket.lost(sent, now);
-                    }
-                    Event::Plan(n) => {
-                        largest = largest.max(n);
-                        bucket.set_plan(plan(n));
-                    }
-                    _ => {}
-                }
-                prop_assert_eq!(bucket.in_flight() as usize, out.len());
-                prop_assert!(bucket.n >= 1 && bucket.n <= bucket.plan());
-            }
-            for sent in out {
-                bucket.answered(sent, now);
-            }
-            prop_assert_eq!(bucket.in_flight(), 0);
-            send(&mut bucket, &mut now);
-        }
-    }
-}
+mod tests;

@@ -13,15 +13,27 @@ use tokio::time::Instant;
 use tower::{BoxError, Layer, Service};
 
 mod bucket;
+mod clock;
+mod credit;
+mod cut;
+mod jump;
+mod neighbours;
 mod pacer;
 mod pause;
 mod queue;
 mod ring;
+mod rule;
+mod said;
 mod shared;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
+mod time;
+mod view;
+mod window;
 
-pub use self::bucket::Rule;
+pub use self::rule::{Mode, Rule};
 use self::shared::{InFlight, Place, Shared};
 use crate::{origin::Origin, plan::Plan};
 

@@ -1,10 +1,14 @@
 //! What a 429 does: nothing leaves until its hint has passed, then one probe.
+#![warn(clippy::arithmetic_side_effects)]
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// No request leaves before an instant; the first one after it goes alone. So does the very first of all.
+use super::time::later;
+
+/// No request leaves before an instant; the first one after it goes alone. So does the very first of all, and the first
+/// after a server's window has ended.
 #[derive(Debug)]
 pub(super) struct Pause {
     until: Option<Instant>,
@@ -26,12 +30,17 @@ enum Probe {
     Answered,
 }
 
-/// Why [`Pause`] holds a request back.
+/// What [`Pause`] says of a request that nothing else holds back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Held {
+pub(super) enum Gate {
+    Open,
     Paused(Instant),
+    /// The next request goes alone.
+    OneProbe,
     /// Until the probe's answer, and no longer than this.
-    Probe(Instant),
+    ProbeOut(Instant),
+    /// The probe was not answered in time: others go on beside it, paced.
+    Beside,
 }
 
 impl Pause {
@@ -48,22 +57,27 @@ impl Pause {
         self.until.filter(|&until| until > now)
     }
 
-    pub(super) fn held(&self, now: Instant) -> Option<Held> {
+    pub(super) fn gate(&self, now: Instant) -> Gate {
         if let Some(until) = self.until(now) {
-            return Some(Held::Paused(until));
+            return Gate::Paused(until);
         }
         match self.probe {
+            Probe::Needed => Gate::OneProbe,
+            Probe::Answered => Gate::Open,
             Probe::Out { sent, .. } => {
-                let patience = sent + PROBE_PATIENCE;
-                (now < patience).then_some(Held::Probe(patience))
+                let patience = later(sent, PROBE_PATIENCE);
+                if now < patience {
+                    Gate::ProbeOut(patience)
+                } else {
+                    Gate::Beside
+                }
             }
-            Probe::Needed | Probe::Answered => None,
         }
     }
 
-    /// Request number `request` leaves.
-    pub(super) fn send(&mut self, request: u64, now: Instant) {
-        if self.probe == Probe::Needed {
+    /// Request number `request` leaves; `alone` makes it a probe even if no pause was.
+    pub(super) fn send(&mut self, request: u64, alone: bool, now: Instant) {
+        if self.probe == Probe::Needed || alone && self.probe == Probe::Answered {
             self.probe = Probe::Out { request, sent: now };
         }
     }
@@ -77,10 +91,15 @@ impl Pause {
         request >= self.since
     }
 
+    /// An answer came to `request`. It answers for the probe too, unless it was sent before it.
     pub(super) const fn answered(&mut self, request: u64) {
-        if self.is_fresh(request) {
-            self.row = 0;
-            self.probe = Probe::Answered;
+        if !self.is_fresh(request) {
+            return;
+        }
+        self.row = 0;
+        match self.probe {
+            Probe::Out { request: probe, .. } if request < probe => {}
+            _ => self.probe = Probe::Answered,
         }
     }
 
@@ -103,12 +122,18 @@ impl Pause {
     ) -> Instant {
         if self.is_fresh(request) {
             self.row = self.row.saturating_add(1);
-            self.since = next;
         }
-        self.probe = Probe::Needed;
         let wait = self.lengthened(hint.min(LONGEST));
         let spread = (wait / 5).clamp(MIN_SPREAD, MAX_SPREAD);
-        let until = now + wait + spread.mul_f64(random);
+        let wait = wait.saturating_add(spread.mul_f64(random));
+        self.pause_until(later(now, wait), next)
+    }
+
+    /// Nothing leaves before `until`, or before a later end of a pause that is there. `next` is the number of the next
+    /// request.
+    pub(super) fn pause_until(&mut self, until: Instant, next: u64) -> Instant {
+        self.since = next;
+        self.probe = Probe::Needed;
         *self
             .until
             .insert(self.until.map_or(until, |old| old.max(until)))
@@ -120,7 +145,8 @@ impl Pause {
             return hint;
         }
         let doublings = self.row.saturating_sub(1).min(MAX_DOUBLINGS);
-        (hint * 2_u32.saturating_pow(doublings)).min(LONGEST_DOUBLED)
+        hint.saturating_mul(2_u32.saturating_pow(doublings))
+            .min(LONGEST_DOUBLED)
     }
 }
 
@@ -135,6 +161,10 @@ const LONGEST_DOUBLED: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "a test may panic, and reads better so"
+)]
 mod tests {
     use super::*;
 
@@ -144,22 +174,22 @@ mod tests {
     fn before_the_first_answer_one_request_is_in_flight_for_two_seconds() {
         let start = Instant::now();
         let mut pause = Pause::new();
-        assert_eq!(pause.held(start), None);
-        pause.send(0, start);
-        assert_eq!(pause.held(start), Some(Held::Probe(start + PROBE_PATIENCE)));
-        assert_eq!(pause.held(start + PROBE_PATIENCE), None);
+        assert_eq!(pause.gate(start), Gate::OneProbe);
+        pause.send(0, false, start);
+        assert_eq!(pause.gate(start), Gate::ProbeOut(start + PROBE_PATIENCE));
+        assert_eq!(pause.gate(start + PROBE_PATIENCE), Gate::Beside);
         pause.answered(0);
-        assert_eq!(pause.held(start), None);
+        assert_eq!(pause.gate(start), Gate::Open);
     }
 
     #[test]
     fn a_lost_probe_frees_its_place() {
         let start = Instant::now();
         let mut pause = Pause::new();
-        pause.send(0, start);
+        pause.send(0, false, start);
         pause.lost(0);
-        assert_eq!(pause.held(start), None);
-        pause.send(1, start);
+        assert_eq!(pause.gate(start), Gate::OneProbe);
+        pause.send(1, false, start);
         assert!(pause.is_probe(1));
         pause.lost(0);
         assert!(pause.is_probe(1), "what is lost late was no probe");
@@ -176,14 +206,14 @@ mod tests {
             assert_eq!(until, first);
         }
         assert_eq!(pause.row, 1);
-        assert_eq!(pause.held(start), Some(Held::Paused(first)));
+        assert_eq!(pause.gate(start), Gate::Paused(first));
         pause.answered(4);
-        pause.send(5, first);
+        pause.send(5, false, first);
         assert!(
             pause.is_probe(5),
             "an answer from before the pause says nothing"
         );
-        assert_eq!(pause.held(first), Some(Held::Probe(first + PROBE_PATIENCE)));
+        assert_eq!(pause.gate(first), Gate::ProbeOut(first + PROBE_PATIENCE));
     }
 
     #[test]
@@ -192,13 +222,13 @@ mod tests {
         let mut pause = Pause::new();
         let mut waits = Vec::new();
         for request in 0..8 {
-            pause.send(request, now);
+            pause.send(request, false, now);
             let until = pause.refused(request, request + 1, 3 * SECOND, now, 0.0);
             waits.push((until - now).as_secs());
             now = until;
         }
         assert_eq!(waits, [3, 6, 12, 24, 48, 60, 60, 60]);
-        pause.send(8, now);
+        pause.send(8, false, now);
         pause.answered(8);
         let until = pause.refused(9, 10, 3 * SECOND, now, 0.0);
         assert_eq!((until - now).as_secs(), 3);

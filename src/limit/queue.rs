@@ -4,7 +4,7 @@ use std::{collections::VecDeque, task::Waker, time::Duration};
 
 use tokio::time::Instant;
 
-use super::bucket::Verdict;
+use super::rule::Verdict;
 
 /// Those who wait for a token, in the order in which they came.
 #[derive(Debug, Default)]
@@ -135,7 +135,7 @@ impl Queue {
 impl Place {
     fn set_due(&mut self, verdict: Verdict, now: Instant) -> Turn {
         match verdict {
-            Verdict::Now => {
+            Verdict::Now(_) => {
                 self.due = Some(self.due.map_or(now, |due| due.min(now)));
                 Turn::Now
             }
@@ -166,7 +166,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::limit::bucket::Rule;
+    use crate::limit::rule::Rule;
 
     #[derive(Default)]
     struct Count(AtomicU32);
@@ -192,10 +192,10 @@ mod tests {
         let tickets: Vec<_> = (0..5).map(|_| queue.join()).collect();
         for (n, &ticket) in tickets.iter().enumerate() {
             for (behind, &other) in tickets[n + 1..].iter().enumerate() {
-                let turn = poll(&mut queue, other, Verdict::Now, now);
+                let turn = poll(&mut queue, other, Verdict::Now(1), now);
                 assert_ne!(turn, Turn::Now, "{behind} behind {n}");
             }
-            assert_eq!(poll(&mut queue, ticket, Verdict::Now, now), Turn::Now);
+            assert_eq!(poll(&mut queue, ticket, Verdict::Now(1), now), Turn::Now);
             queue.leave(ticket);
         }
         assert_eq!(queue.len(), 0);
@@ -207,9 +207,12 @@ mod tests {
         let mut queue = Queue::default();
         let [first, middle, last] = [queue.join(), queue.join(), queue.join()];
         queue.leave(middle);
-        assert_eq!(poll(&mut queue, last, Verdict::Now, now), Turn::Later(None));
+        assert_eq!(
+            poll(&mut queue, last, Verdict::Now(1), now),
+            Turn::Later(None)
+        );
         queue.leave(first);
-        assert_eq!(poll(&mut queue, last, Verdict::Now, now), Turn::Now);
+        assert_eq!(poll(&mut queue, last, Verdict::Now(1), now), Turn::Now);
     }
 
     #[test]
@@ -229,7 +232,7 @@ mod tests {
         );
         assert_eq!(poll(&mut queue, third, paced(due), now), Turn::Later(None));
 
-        assert_eq!(poll(&mut queue, second, Verdict::Now, guard), Turn::Now);
+        assert_eq!(poll(&mut queue, second, Verdict::Now(1), guard), Turn::Now);
         queue.leave(second);
         let next = guard + Duration::from_secs(1);
         assert_eq!(
@@ -247,16 +250,16 @@ mod tests {
         let now = Instant::now();
         let mut queue = Queue::default();
         let [head, second, third] = [queue.join(), queue.join(), queue.join()];
-        poll(&mut queue, head, Verdict::Now, now);
+        poll(&mut queue, head, Verdict::Now(1), now);
         let later = now + PARKED;
         let count = Arc::new(Count::default());
-        queue.poll(third, Verdict::Now, now, count.clone().into());
-        let polled = queue.poll(second, Verdict::Now, later, Waker::noop().clone());
+        queue.poll(third, Verdict::Now(1), now, count.clone().into());
+        let polled = queue.poll(second, Verdict::Now(1), later, Waker::noop().clone());
         assert_eq!(polled.turn, Turn::Now);
         polled.watcher.expect("the third watches the second").wake();
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         let guard = Turn::Later(Some(later + PARKED));
-        assert_eq!(poll(&mut queue, third, Verdict::Now, later), guard);
+        assert_eq!(poll(&mut queue, third, Verdict::Now(1), later), guard);
     }
 
     #[test]
@@ -270,7 +273,7 @@ mod tests {
             queue.poll(ticket, waiting, now, count.clone().into());
         }
         queue
-            .wake(Verdict::Now, now)
+            .wake(Verdict::Now(1), now)
             .into_iter()
             .flatten()
             .for_each(Waker::wake);
@@ -358,22 +361,22 @@ mod tests {
                     }
                     Event::Advance(millis) => now += Duration::from_millis(millis),
                     Event::Change(free) => {
-                        verdict = if free { Verdict::Now } else { busy };
+                        verdict = if free { Verdict::Now(1) } else { busy };
                         wake(&mut queue, verdict, now);
                     }
                     _ => {}
                 }
             }
-            wake(&mut queue, Verdict::Now, now);
+            wake(&mut queue, Verdict::Now(1), now);
             while !waiters.is_empty() {
                 let Some(i) = waiters.iter().position(|waiter| waiter.is_awake(now)) else {
                     let next = waiters.iter().filter_map(|waiter| waiter.timer).min();
                     now = next.expect("all asleep, and the token is there");
                     continue;
                 };
-                if waiters[i].poll(&mut queue, Verdict::Now, now) == Turn::Now {
+                if waiters[i].poll(&mut queue, Verdict::Now(1), now) == Turn::Now {
                     drop(queue.leave(waiters.swap_remove(i).ticket));
-                    wake(&mut queue, Verdict::Now, now);
+                    wake(&mut queue, Verdict::Now(1), now);
                 }
             }
             prop_assert_eq!(queue.len(), 0);

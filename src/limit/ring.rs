@@ -1,8 +1,11 @@
 //! The answer ring: what makes pacing exact.
+#![warn(clippy::arithmetic_side_effects)]
 
 use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
+
+use super::time::{earlier, later};
 
 /// The requests that may count in any window of the server that is open now: those on their way, and those answered
 /// within the last window. A request counts at the server somewhere between its sending and its answer, so no assumption
@@ -24,23 +27,40 @@ impl AnswerRing {
         }
     }
 
+    pub(super) const fn set_window(&mut self, window: Duration) {
+        self.window = window;
+    }
+
     /// The requests that count at `now`.
-    pub(super) fn count(&self, now: Instant) -> usize {
-        self.in_flight as usize + self.ended.len() - self.first_counting(now)
+    pub(super) fn count(&self, now: Instant) -> u32 {
+        let ended = self.ended.len().saturating_sub(self.first_counting(now));
+        self.in_flight.saturating_add(number(ended))
     }
 
     pub(super) const fn in_flight(&self) -> u32 {
         self.in_flight
     }
 
-    /// When one more request fits beside at most `n - 1` others: `Ok` now, else at an instant, or (`None`) not before
+    /// Requests that ended within `time` before `now`.
+    pub(super) fn ended_within(&self, time: Duration, now: Instant) -> u32 {
+        let since = earlier(now, time);
+        let before = self.ended.partition_point(|&ended| ended < since);
+        number(self.ended.len().saturating_sub(before))
+    }
+
+    /// How many more fit beside `n` at most, at least one: `Ok` now, else one does at an instant, or (`None`) not before
     /// something on its way has ended.
-    pub(super) fn fits(&self, n: u32, now: Instant) -> Result<(), Option<Instant>> {
-        let Some(over) = self.count(now).checked_sub(n as usize) else {
-            return Ok(());
-        };
-        let leaves = self.ended.get(self.first_counting(now) + over);
-        Err(leaves.map(|&ended| ended + self.window))
+    pub(super) fn fitting(&self, n: u32, now: Instant) -> Result<u32, Option<Instant>> {
+        let count = self.count(now);
+        if count < n {
+            return Ok(n.saturating_sub(count));
+        }
+        let over = usize::try_from(count.saturating_sub(n)).unwrap_or(usize::MAX);
+        let leaves = self.first_counting(now).saturating_add(over);
+        Err(self
+            .ended
+            .get(leaves)
+            .map(|&ended| later(ended, self.window)))
     }
 
     pub(super) const fn send(&mut self) {
@@ -54,7 +74,7 @@ impl AnswerRing {
 
     /// Nobody waits for the answer any more: it may reach the server a little later.
     pub(super) fn lost(&mut self, now: Instant) {
-        self.end(now + MAY_STILL_ARRIVE, now);
+        self.end(later(now, MAY_STILL_ARRIVE), now);
     }
 
     /// The server refused it: it does not count.
@@ -72,13 +92,22 @@ impl AnswerRing {
     /// How many at the front have left the window.
     fn first_counting(&self, now: Instant) -> usize {
         self.ended
-            .partition_point(|&ended| ended + self.window <= now)
+            .partition_point(|&ended| later(ended, self.window) <= now)
     }
 }
 
-const MAY_STILL_ARRIVE: Duration = Duration::from_secs(1);
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// How long after nobody waits for it any more a request may still reach the server.
+pub(super) const MAY_STILL_ARRIVE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "a test may panic, and reads better so"
+)]
 mod tests {
     use super::*;
 
@@ -91,14 +120,14 @@ mod tests {
         ring.send();
         ring.send();
         assert_eq!(
-            ring.fits(2, start),
+            ring.fitting(2, start),
             Err(None),
             "both may still be answered late"
         );
         let answered = start + Duration::from_secs(100);
         ring.answered(answered);
-        assert_eq!(ring.fits(2, answered), Err(Some(answered + WINDOW)));
-        assert_eq!(ring.fits(2, answered + WINDOW), Ok(()));
+        assert_eq!(ring.fitting(2, answered), Err(Some(answered + WINDOW)));
+        assert_eq!(ring.fitting(2, answered + WINDOW), Ok(1));
         assert_eq!(ring.count(answered + WINDOW), 1);
     }
 
@@ -128,8 +157,10 @@ mod tests {
             ring.answered(start + second * n);
         }
         let now = start + second * 10;
-        assert_eq!(ring.fits(11, now), Ok(()));
-        assert_eq!(ring.fits(10, now), Err(Some(start + WINDOW)));
-        assert_eq!(ring.fits(4, now), Err(Some(start + second * 6 + WINDOW)));
+        assert_eq!(ring.fitting(11, now), Ok(1));
+        assert_eq!(ring.fitting(15, now), Ok(5));
+        assert_eq!(ring.ended_within(second * 2, now), 2);
+        assert_eq!(ring.fitting(10, now), Err(Some(start + WINDOW)));
+        assert_eq!(ring.fitting(4, now), Err(Some(start + second * 6 + WINDOW)));
     }
 }

@@ -14,8 +14,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     RateLimitSnapshot,
-    bucket::{Bucket, Sent, Verdict},
+    bucket::{Bucket, Sent},
     queue::{Queue, Turn, Wakers},
+    rule::Verdict,
 };
 use crate::headers::{date::Wall, rate_limit, retry_after};
 
@@ -57,7 +58,7 @@ impl Shared {
             waiting: state.queue.len(),
             paused_until: state.bucket.paused_until(now),
             held_by: match state.bucket.verdict(now) {
-                Verdict::Now => None,
+                Verdict::Now(_) => None,
                 Verdict::Later(rule, _) => Some(rule),
             },
         }
@@ -158,11 +159,11 @@ impl Place {
         self.turn = false;
         let ticket = self.ticket;
         let (sent, _unused) = self.shared.change(|state, now| {
-            if state.bucket.verdict(now) != Verdict::Now {
+            let Verdict::Now(_) = state.bucket.verdict(now) else {
                 return None;
-            }
+            };
             let waker = ticket.and_then(|ticket| state.queue.leave(ticket));
-            Some((state.bucket.send(now), waker))
+            Some((state.bucket.send(now, None), waker))
         })?;
         self.ticket = None;
         Some(InFlight {
@@ -208,7 +209,7 @@ impl InFlight {
         let Some(sent) = self.sent.take() else { return };
         if status != StatusCode::TOO_MANY_REQUESTS {
             self.shared
-                .change(|state, now| state.bucket.answered(sent, now));
+                .change(|state, now| state.bucket.answered(sent, None, now));
             return;
         }
         let wall = &self.shared.wall;
@@ -218,7 +219,7 @@ impl InFlight {
             .or_else(|| rate_limit::reset(headers, wall, now));
         let random = rand::random();
         let pause = self.shared.change(|state, now| {
-            let until = state.bucket.refused(sent, hint, now, random)?;
+            let until = state.bucket.refused(sent, hint, None, now, random)?;
             Some((until.saturating_duration_since(now), state.queue.len()))
         });
         if let Some((pause, waiting)) = pause {

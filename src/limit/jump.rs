@@ -1,0 +1,167 @@
+//! The jump proof: tells a server that counts in windows from all others.
+#![warn(clippy::arithmetic_side_effects)]
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::time::Span;
+
+/// Compares answers whose order is known. A bucket or a sliding counter gives its requests back evenly, and a log only
+/// when it forgets them: no Remaining of theirs rises by more than the rate while our last requests still count. Where it
+/// does, a window was reset. (A constant Reset with a falling Remaining proves nothing: all kinds look so from a cold
+/// start.)
+#[derive(Debug, Default)]
+pub(super) struct JumpProof {
+    last: Option<Answer>,
+}
+
+/// An answer that told a Remaining.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    sent: Instant,
+    received: Instant,
+    remaining: u32,
+}
+
+/// How Remaining changed from one answer to a later one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rise {
+    /// It fell, or the order of the two is not known.
+    No,
+    /// It rose, as it does on any kind of server in time.
+    Slow,
+    /// It rose as only that of a window does.
+    Jump,
+}
+
+/// What an answer's Remaining is compared with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Count {
+    pub(super) limit: u32,
+    pub(super) remaining: u32,
+    /// The most requests that the server may give back in a window.
+    pub(super) rate: u32,
+    /// Our other answers within [`surely_counting`].
+    pub(super) recent: u32,
+}
+
+impl JumpProof {
+    /// A request that was sent at `sent` is answered at `now`.
+    pub(super) fn compare(
+        &mut self,
+        sent: Instant,
+        count: Count,
+        span: Span,
+        now: Instant,
+    ) -> Rise {
+        let rise = match self.last {
+            // Sent before the other's answer came: which of the two was counted first is not known.
+            Some(last) if sent < last.received => return Rise::No,
+            Some(last) => last.rise(count, span, now),
+            None => Rise::No,
+        };
+        self.set(sent, count.remaining, now);
+        rise
+    }
+
+    /// The next answers are compared with this one.
+    pub(super) const fn set(&mut self, sent: Instant, remaining: u32, now: Instant) {
+        self.last = Some(Answer {
+            sent,
+            received: now,
+            remaining,
+        });
+    }
+}
+
+impl Answer {
+    fn rise(self, count: Count, span: Span, now: Instant) -> Rise {
+        let elapsed = now.saturating_duration_since(self.sent);
+        let given_back = given_back(count.rate, elapsed, span.named);
+        let expected = u64::from(self.remaining)
+            .saturating_add(2)
+            .saturating_add(given_back);
+        let of_a_log = count.limit.saturating_sub(count.recent);
+        if u64::from(count.remaining) >= expected && count.remaining > of_a_log {
+            Rise::Jump
+        } else if count.remaining > self.remaining {
+            Rise::Slow
+        } else {
+            Rise::No
+        }
+    }
+}
+
+/// What a server of `rate` requests in a window gives back within `elapsed`, and a tenth more; rounded up.
+fn given_back(rate: u32, elapsed: Duration, window: Duration) -> u64 {
+    let product = elapsed
+        .as_nanos()
+        .saturating_mul(u128::from(rate))
+        .saturating_mul(11);
+    let window = window.as_nanos().saturating_mul(10).max(1);
+    u64::try_from(product.div_ceil(window)).unwrap_or(u64::MAX)
+}
+
+/// For how long an answered request surely counts on a sliding log.
+pub(super) const fn surely_counting(span: Span) -> Duration {
+    span.named.saturating_sub(Duration::from_secs(2))
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "a test may panic, and reads better so"
+)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn count(remaining: u32, recent: u32) -> Count {
+        Count {
+            limit: 100,
+            remaining,
+            rate: 100,
+            recent,
+        }
+    }
+
+    /// The rise from 20 to `next`, sent two seconds later and answered after one more, while 80 others count.
+    fn rise(next: u32, recent: u32) -> Rise {
+        let start = Instant::now();
+        let span = Span::new(60 * SECOND);
+        let mut proof = JumpProof::default();
+        let first = proof.compare(start, count(20, 79), span, start + SECOND);
+        assert_eq!(first, Rise::No, "nothing to compare with");
+        let (sent, now) = (start + 2 * SECOND, start + 3 * SECOND);
+        proof.compare(sent, count(next, recent), span, now)
+    }
+
+    #[test]
+    fn more_than_a_bucket_gives_and_a_log_forgets_is_a_jump() {
+        // In three seconds a bucket gives 5, and a tenth more.
+        assert_eq!(rise(99, 80), Rise::Jump);
+        assert_eq!(rise(28, 80), Rise::Jump);
+        assert_eq!(rise(27, 80), Rise::Slow);
+        assert_eq!(rise(21, 80), Rise::Slow);
+        assert_eq!(rise(20, 80), Rise::No);
+        assert_eq!(rise(99, 1), Rise::Slow, "an empty log shows as much");
+    }
+
+    #[test]
+    fn answers_whose_order_is_not_known_prove_nothing() {
+        let start = Instant::now();
+        let span = Span::new(60 * SECOND);
+        let mut proof = JumpProof::default();
+        proof.compare(start, count(20, 80), span, start + SECOND);
+        let together = proof.compare(start, count(99, 80), span, start + 2 * SECOND);
+        assert_eq!(together, Rise::No);
+        let sent = start + 3 * SECOND;
+        assert_eq!(
+            proof.compare(sent, count(99, 80), span, sent),
+            Rise::Jump,
+            "it is compared with the first"
+        );
+    }
+}

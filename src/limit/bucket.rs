@@ -395,7 +395,9 @@ impl Bucket {
         }
         let used = u64::from(self.ring.count(now)).saturating_mul(10);
         let nearly_all = u64::from(self.n).saturating_mul(9);
-        if used >= nearly_all && self.server.neighbours.others() <= self.plan / 50 {
+        if used < nearly_all && self.credit.sees_headers() {
+            self.server.neighbours.share(self.span, now);
+        } else if used >= nearly_all && self.server.neighbours.others() <= self.plan / 50 {
             self.cut.take(now);
             self.set_rate(self.n.saturating_sub(self.a_step()).max(1));
         }
@@ -461,6 +463,8 @@ impl Bucket {
         self.server.neighbours.others()
     }
 
+    #[cfg(test)]
+    pub(super) fn neighbours(&self) -> &super::neighbours::Neighbours { &self.server.neighbours }
     /// How many may leave at once because nothing was sent before; at least one as soon as one is due.
     pub(super) fn credit(&self, now: Instant) -> u32 {
         self.pacer.fitting(self.earned(now), now)

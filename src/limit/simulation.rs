@@ -150,11 +150,26 @@ struct Client {
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    Arrive { client: usize, request: u64, dropped: bool },
-    Answer { client: usize, request: u64, answer: Answer },
-    Lose { client: usize, request: u64 },
-    Wake { client: usize },
-    Come { client: usize },
+    Arrive {
+        client: usize,
+        request: u64,
+        dropped: bool,
+    },
+    Answer {
+        client: usize,
+        request: u64,
+        answer: Answer,
+    },
+    Lose {
+        client: usize,
+        request: u64,
+    },
+    Wake {
+        client: usize,
+    },
+    Come {
+        client: usize,
+    },
     Restart,
 }
 
@@ -188,8 +203,7 @@ impl World {
             skew: case.skew,
             drift: case.drift,
         };
-        let mut server =
-            Server::new(case.kind, case.n, case.window, phase).headers(case.headers);
+        let mut server = Server::new(case.kind, case.n, case.window, phase).headers(case.headers);
         for _ in 0..case.used_before {
             server.arrive(clock.at(Duration::ZERO));
         }

@@ -65,7 +65,10 @@ fn scan_bursty() {
                     sent += outcome.sent;
                 }
                 let mean = waits.iter().sum::<f64>() / waits.len() as f64;
-                println!("B {percent} {:18} {headers:9?} sent {sent} refused {refused} wait {mean:.2} {waits:.2?}", kind.name());
+                println!(
+                    "B {percent} {:18} {headers:9?} sent {sent} refused {refused} wait {mean:.2} {waits:.2?}",
+                    kind.name()
+                );
             }
         }
     }
@@ -83,7 +86,11 @@ fn scan_processes() {
                         clients,
                         seed,
                         network: [Network::Near, Network::Far, Network::Spikes][seed as usize % 3],
-                        length: if n == 100 { 7_200 * SECOND } else { 1_200 * SECOND },
+                        length: if n == 100 {
+                            7_200 * SECOND
+                        } else {
+                            1_200 * SECOND
+                        },
                         ..Case::new(kind, Headers::Always, n)
                     };
                     let outcome = case.run();
@@ -94,7 +101,11 @@ fn scan_processes() {
                     let richest = *outcome.shares.iter().max().unwrap() as f64;
                     fair += poorest / richest / seeds as f64;
                 }
-                println!("P {n} {clients} {:18} sent {sent} refused {:.3}% used {used:.1} fair {fair:.2}", kind.name(), 100.0 * refused as f64 / sent as f64);
+                println!(
+                    "P {n} {clients} {:18} sent {sent} refused {:.3}% used {used:.1} fair {fair:.2}",
+                    kind.name(),
+                    100.0 * refused as f64 / sent as f64
+                );
             }
         }
     }
@@ -118,7 +129,10 @@ fn scan_faults() {
                     sent += outcome.sent;
                     used += outcome.used(case) / 3.0;
                 }
-                println!("F {n} {:18} {headers:9?} sent {sent} refused {refused} used {used:.1}", kind.name());
+                println!(
+                    "F {n} {:18} {headers:9?} sent {sent} refused {refused} used {used:.1}",
+                    kind.name()
+                );
             }
         }
     }
@@ -141,28 +155,75 @@ fn scan_restart() {
                     };
                     let outcome = case.run();
                     refused += outcome.refused;
-                    when.extend(outcome.refusals.iter().map(|at| (at.as_secs_f64() - restart.as_secs_f64()) as i64));
+                    when.extend(
+                        outcome
+                            .refusals
+                            .iter()
+                            .map(|at| (at.as_secs_f64() - restart.as_secs_f64()) as i64),
+                    );
                     sent += outcome.sent;
                 }
-                println!("R {n} {:18} {headers:9?} sent {sent} refused {refused} {when:?}", kind.name());
+                println!(
+                    "R {n} {:18} {headers:9?} sent {sent} refused {refused} {when:?}",
+                    kind.name()
+                );
             }
         }
     }
 }
 
 #[test]
-fn trace_one() {
-    let case = Case { clients: 4, seed: 0, ..Case::new(Kind::CounterFloored, Headers::Always, 100) };
-    let mut world = World::new(case);
-    let mut last = 0;
-    while let Some(Reverse((now, _, event))) = world.events.pop() {
-        if now > 600 * SECOND { break; }
-        let client = world.happen(event, now);
-        world.send_all(client, now);
-        if now.as_secs() / 2 > last {
-            last = now.as_secs() / 2;
-            let b = &world.clients[0].bucket;
-            println!("T {:.1} {:?} {:?} said {:?} {:?}", now.as_secs_f64(), b.verdict(world.start + now), b.mode(world.start+now), b.said().map(|s| (s.remaining, s.reset.unwrap().as_secs() % 1000)), b.neighbours());
+fn wide() {
+    for kind in Kind::ALL {
+        let (mut runs, mut refused, mut bad) = (0, 0, Vec::new());
+        for network in [Network::Near, Network::Far, Network::Spikes] {
+            for skew in [0, 5, -3600] {
+                for drift in [-200, 0, 200] {
+                    for load in [
+                        Load::Saturated,
+                        Load::Groups {
+                            most: 300,
+                            percent: 80,
+                        },
+                        Load::Groups {
+                            most: 10,
+                            percent: 90,
+                        },
+                    ] {
+                        let seed = 1000 + runs;
+                        let n = if runs % 5 == 0 { 20 } else { 100 };
+                        let case = Case {
+                            network,
+                            skew,
+                            drift,
+                            seed,
+                            load,
+                            length: 3_600 * SECOND,
+                            ..Case::new(kind, Headers::Always, n)
+                        };
+                        let outcome = case.run();
+                        runs += 1;
+                        refused += outcome.refused;
+                        if outcome.refused > 0 {
+                            bad.push((
+                                n,
+                                network,
+                                skew,
+                                drift,
+                                load,
+                                seed,
+                                outcome.refused,
+                                outcome.refusals[0].as_secs(),
+                            ));
+                        }
+                    }
+                }
+            }
         }
+        println!(
+            "W {} runs {runs} refused {refused} {:?}",
+            kind.name(),
+            &bad[..bad.len().min(3)]
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! `X-RateLimit-*`, as the Ploton API sends it.
+//! What a server says of its rate limit: `X-RateLimit-*`, as the Ploton API sends it, and the IETF's `RateLimit`.
 
 use std::time::Duration;
 
@@ -6,64 +6,93 @@ use http::{HeaderMap, HeaderName};
 use tokio::time::Instant;
 
 use super::{
-    date::{self, Wall},
-    retry_after::{DATE_RESOLUTION, single},
+    answer::Answer,
+    date::Wall,
+    ietf,
+    when::{self, When},
 };
 
-/// The time from `now` until the server's window ends, by `X-RateLimit-Reset`: epoch seconds, or a delta where the
-/// number is too small for an epoch. Zero, past and unreadable ones are none.
-pub(crate) fn reset(headers: &HeaderMap, wall: &Wall, now: Instant) -> Option<Duration> {
-    let seconds: u64 = single(headers, &X_RATELIMIT_RESET)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
-    if seconds <= LARGEST_DELTA {
-        return (seconds > 0).then(|| Duration::from_secs(seconds));
-    }
-    wall.until(date::from_epoch(seconds)?, now)
-        .map(|wait| wait.saturating_add(DATE_RESOLUTION))
+/// What an answer says of its limit, whole and without contradiction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// Requests in a window, above 0.
+    pub(crate) limit: u32,
+    /// At most `limit`.
+    pub(crate) remaining: u32,
+    /// When more will be left; it may be now.
+    pub(crate) reset: When,
+    /// The window's length, above zero, where a policy says it plainly.
+    pub(crate) window: Option<Duration>,
+    /// When the server wrote the answer, since 1970 by its own clock.
+    pub(crate) date: Option<Duration>,
 }
 
-const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
-/// 31 years as a delta, September 2001 as an epoch.
-const LARGEST_DELTA: u64 = 1_000_000_000;
-
-#[cfg(test)]
-mod tests {
-    use http::HeaderValue;
-
-    use super::*;
-
-    fn parse(value: &[u8]) -> Option<u64> {
-        let now = Instant::now();
-        let wall = Wall::set(date::from_epoch(1_718_459_500).unwrap(), now);
-        let mut headers = HeaderMap::new();
-        headers.insert(X_RATELIMIT_RESET, HeaderValue::from_bytes(value).unwrap());
-        reset(&headers, &wall, now).map(|wait| wait.as_secs())
+impl Said {
+    /// `None` where no limiter could say so.
+    pub(super) fn new(
+        limit: u32,
+        remaining: u32,
+        reset: When,
+        window: Option<Duration>,
+    ) -> Option<Self> {
+        (limit > 0 && remaining <= limit).then_some(Self {
+            limit,
+            remaining,
+            reset,
+            window,
+            date: None,
+        })
     }
+}
 
-    #[test]
-    fn a_reset_is_an_epoch_or_a_delta() {
-        assert_eq!(parse(b"1718459532"), Some(33));
-        assert_eq!(parse(b" 12 "), Some(12));
-    }
-
-    #[test]
-    fn what_names_no_reset_is_none() {
-        for value in [
-            b"".as_slice(),
-            b"0",
-            b"-5",
-            b"soon",
-            b"\xff",
-            b"1718459500",
-            b"1600000000",
-            b"18446744073709551615",
-            b"99999999999999999999",
-        ] {
-            assert_eq!(parse(value), None, "{value:?}");
+/// What an answer received at `now` says of its rate limit.
+///
+/// Odd headers say nothing: repeated, missing or unreadable ones, more left than the limit, a limit of 0. Where the
+/// `X-` headers and `RateLimit` both speak, they must agree on limit and remaining.
+pub(crate) fn said(headers: &HeaderMap, wall: &Wall, now: Instant) -> Option<Said> {
+    let answer = Answer { headers, wall, now };
+    let said = match (x_rate_limit(answer), ietf::said(answer)) {
+        (Some(x), Some(ietf)) => {
+            let agree = x.limit == ietf.limit && x.remaining == ietf.remaining;
+            agree.then_some(Said {
+                window: x.window.or(ietf.window),
+                ..x
+            })
         }
-    }
+        (x, ietf) => x.or(ietf),
+    }?;
+    Some(Said {
+        date: answer.date(),
+        ..said
+    })
 }
+
+fn x_rate_limit(answer: Answer<'_>) -> Option<Said> {
+    let (limit, window) = ietf::limit_and_window(answer.text(&LIMIT)?)?;
+    let remaining = answer.text(&REMAINING)?;
+    let reset = answer.when(&RESET)?;
+    let window = window.or_else(|| ietf::window(answer, limit));
+    Said::new(limit, whole(remaining)?, reset, window)
+}
+
+/// The wait until `X-RateLimit-Reset`, which counts after a refusal or where nothing is left.
+pub(super) fn wait(answer: Answer<'_>, refused: bool) -> Option<Duration> {
+    let used_up = || {
+        let remaining = answer.text(&REMAINING).and_then(when::seconds);
+        remaining == Some(Duration::ZERO)
+    };
+    if !refused && !used_up() {
+        return None;
+    }
+    answer.until(answer.when(&RESET)?)
+}
+
+/// Reads digits: the standard library's parser would take a sign too.
+pub(super) fn whole(text: &str) -> Option<u32> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
+}
+
+const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");

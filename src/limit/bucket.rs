@@ -11,6 +11,7 @@ use super::{
     jump::surely_counting,
     pacer::Pacer,
     pause::{Gate, Pause},
+    queue::Pace,
     ring::{AnswerRing, MAY_STILL_ARRIVE},
     rule::{Mode, Rule, Verdict},
     said::Said,
@@ -95,8 +96,8 @@ impl Bucket {
         self.set_rate(self.plan);
     }
 
-    /// The server says how long its window is.
-    fn set_window(&mut self, window: Duration) {
+    /// How long the server's window is: what was counted is kept.
+    pub(super) fn set_window(&mut self, window: Duration) {
         let span = Span::new(window);
         if span != self.span {
             self.span = span;
@@ -451,6 +452,20 @@ impl Bucket {
             Mode::Shared
         } else {
             Mode::Paced
+        }
+    }
+
+    /// How fast tokens come.
+    pub(super) fn pace(&self, now: Instant) -> Pace {
+        match self.mode(now) {
+            Mode::Window => Pace {
+                many: self.plan,
+                often: self.span.longest,
+            },
+            Mode::Paced | Mode::Shared => Pace {
+                many: 1,
+                often: self.pacer.interval(),
+            },
         }
     }
 

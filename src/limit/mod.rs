@@ -1,29 +1,28 @@
 //! Lets requests leave at the pace of the plan, so that the server has no reason to refuse one.
 
-use std::{
-    fmt, mem,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use http::{Request, Response};
-use pin_project_lite::pin_project;
-use tokio::time::Instant;
-use tower::{BoxError, Layer, Service};
+use http::Request;
+use tower::Layer;
 
 mod bucket;
 mod clock;
 mod credit;
 mod cut;
+mod error;
+mod events;
+mod handle;
+mod in_flight;
 mod jump;
 mod neighbours;
 mod pacer;
 mod pause;
+mod place;
 mod queue;
 mod ring;
 mod rule;
 mod said;
+mod service;
 mod shared;
 #[cfg(test)]
 mod simulation;
@@ -33,8 +32,16 @@ mod time;
 mod view;
 mod window;
 
-pub use self::rule::{Mode, Rule};
-use self::shared::{InFlight, Place, Shared};
+pub use self::{
+    error::{DeadlineTooSoon, QueueFull, WaitTooLong},
+    handle::{RateLimitHandle, RateLimitSnapshot, Reported},
+    rule::{Mode, Rule},
+    service::{RateLimitService, ResponseFuture},
+};
+use self::{
+    place::{Bounds, Place},
+    shared::Shared,
+};
 use crate::{origin::Origin, plan::Plan};
 
 /// A client-side token bucket, matched to a [`Plan`] and shared by all services that one layer makes.
@@ -52,13 +59,22 @@ use crate::{origin::Origin, plan::Plan};
 /// beyond `poll_ready`, take no token, and their answers are not looked at. Inside [`PlotonRetry`](crate::PlotonRetry)
 /// each attempt takes a token; outside it, each logical request does. It needs a tokio runtime with time enabled.
 ///
-/// A hint of more than an hour counts as an hour, so that a nonsense one stops nobody for ever. A
-/// [`Deadline`](crate::Deadline) is not looked at: [`PlotonRetry`](crate::PlotonRetry) outside this layer gives up when it
-/// passes, except while the first attempt is still in `poll_ready`.
+/// A hint of more than an hour counts as an hour, so that a nonsense one stops nobody for ever.
+///
+/// # Who need not wait
+///
+/// [`max_wait`](Self::max_wait) and [`max_waiting`](Self::max_waiting) bound the queue, and a request whose
+/// [`Deadline`](crate::Deadline) is before its turn fails at once. `poll_ready` knows no request, and its error would mean
+/// that the service is dead. So a service that may not wait says that it is ready, and its call fails; and a deadline
+/// counts from the call on, where that still has to wait.
+///
+/// tower's `load_shed` outside sheds whatever is not ready: everything that would have to wait at all. Behind tower's
+/// `buffer` one request at a time asks for its turn, so there the buffer's size is the bound.
 ///
 /// # Errors
 ///
-/// The service's error is a [`BoxError`]: the inner service's own.
+/// The service's error is a [`BoxError`](tower::BoxError): the inner service's own, or of a request that did not wait
+/// [`QueueFull`], [`WaitTooLong`] or [`DeadlineTooSoon`]. It was not sent then, and took no token.
 ///
 /// # Example
 ///
@@ -89,6 +105,7 @@ use crate::{origin::Origin, plan::Plan};
 pub struct PlotonRateLimit {
     shared: Arc<Shared>,
     origin: Arc<Origin>,
+    bounds: Bounds,
 }
 
 impl PlotonRateLimit {
@@ -97,12 +114,110 @@ impl PlotonRateLimit {
         Self {
             shared: Arc::new(Shared::new(plan.requests_per_minute())),
             origin: Arc::new(Origin::default()),
+            bounds: Bounds::default(),
         }
+    }
+
+    /// Learns the plan from the server: begins with the smallest, [`Plan::Prototyping`], and takes what `X-RateLimit-Limit`
+    /// says once a whole window of that size is seen to open. Limit alone is not believed, since it may be the size of a
+    /// burst.
+    pub fn learn() -> Self {
+        let layer = Self::new(Plan::Prototyping);
+        layer.shared.change(|state, _, _| state.bucket.learn());
+        layer
     }
 
     /// The origin whose requests are limited, in the place of `https://api.ploton.ai`.
     pub fn origin(mut self, origin: Origin) -> Self {
         self.origin = Arc::new(origin);
+        self
+    }
+
+    /// How long a request waits for its turn at the most. One that would wait longer, or has, fails with [`WaitTooLong`].
+    /// Default: none, it waits.
+    ///
+    /// Clones may have bounds of their own, and share the rate and the queue.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # use http::{Request, Response};
+    /// # use tokio::time::Instant;
+    /// # use tower::{Layer, ServiceExt, service_fn};
+    /// use tower_ploton::{Plan, PlotonRateLimit, limit::WaitTooLong};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower::BoxError> {
+    /// let batch = PlotonRateLimit::new(Plan::Production);
+    /// let interactive = batch.clone().max_wait(Duration::from_secs(5));
+    ///
+    /// batch.handle().pause_until(Instant::now() + Duration::from_secs(30));
+    /// # let server = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+    /// let service = interactive.layer(server);
+    /// let error = service.oneshot(Request::get("/v1/tasks").body(())?).await.unwrap_err();
+    /// let error = error.downcast::<WaitTooLong>()?;
+    /// assert_eq!(error.wait(), Duration::from_secs(30));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub const fn max_wait(mut self, wait: Duration) -> Self {
+        self.bounds.max_wait = Some(wait);
+        self
+    }
+
+    /// How many wait for their turn at the most. One more fails with [`QueueFull`]; with 0 nobody waits. Default: none,
+    /// all wait.
+    pub const fn max_waiting(mut self, waiting: usize) -> Self {
+        self.bounds.max_waiting = Some(waiting);
+        self
+    }
+
+    /// How many leave at once after idleness, at the most. Default: a quarter of the plan where answers carry rate headers,
+    /// a twentieth where they don't.
+    ///
+    /// It holds for all clones, services and handles, since they share it. So do the settings below.
+    pub fn burst(self, most: NonZeroU32) -> Self {
+        self.shared.change(|state, _, _| state.bucket.burst(most));
+        self
+    }
+
+    /// Goes by the plan alone, and believes no rate headers. Default: it reads them.
+    pub fn without_headers(self) -> Self {
+        self.shared
+            .change(|state, _, _| state.bucket.without_headers());
+        self
+    }
+
+    /// How long the server's window is, for another server than Ploton's: as many requests as the plan names are let
+    /// through in each. From 1 ms to a day. Default: 60 s.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::{num::NonZeroU32, time::Duration};
+    /// use tower_ploton::{Origin, Plan, PlotonRateLimit};
+    ///
+    /// // 20 requests in 2 s.
+    /// let plan = Plan::Enterprise {
+    ///     requests_per_minute: NonZeroU32::new(20).unwrap(),
+    ///     concurrent_tasks: NonZeroU32::MIN,
+    /// };
+    /// let limit = PlotonRateLimit::new(plan)
+    ///     .window(Duration::from_secs(2))
+    ///     .origin(Origin::parse("https://other.example")?);
+    /// # Ok::<(), tower_ploton::InvalidOrigin>(())
+    /// ```
+    pub fn window(self, window: Duration) -> Self {
+        self.shared
+            .change(|state, _, _| state.bucket.set_window(window));
+        self
+    }
+
+    /// Whether a 503 with a `Retry-After` pauses all requests, as a 429 does. Default: yes.
+    pub fn pause_on_503(self, pause: bool) -> Self {
+        self.shared
+            .change(|state, _, _| state.pauses_on_503 = pause);
         self
     }
 
@@ -124,191 +239,7 @@ impl<S> Layer<S> for PlotonRateLimit {
     type Service = RateLimitService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RateLimitService {
-            inner,
-            place: Place::new(self.shared.clone()),
-            layer: self.clone(),
-        }
-    }
-}
-
-/// Shows what a [`PlotonRateLimit`] does, and changes its plan.
-#[derive(Clone, Debug)]
-pub struct RateLimitHandle {
-    shared: Arc<Shared>,
-}
-
-impl RateLimitHandle {
-    /// The limiter as it is now.
-    #[must_use]
-    pub fn snapshot(&self) -> RateLimitSnapshot {
-        self.shared.snapshot()
-    }
-
-    /// Changes the plan, for those who wait too.
-    pub fn set_plan(&self, plan: Plan) {
-        self.shared.set_plan(plan.requests_per_minute());
-    }
-}
-
-/// A [`PlotonRateLimit`] at one instant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RateLimitSnapshot {
-    /// Requests a minute that the plan allows.
-    pub limit: u32,
-    /// How many more would be within the plan now; they leave one after the other.
-    pub remaining: u32,
-    /// Requests on their way.
-    pub in_flight: u32,
-    /// Places taken in the queue.
-    pub waiting: usize,
-    /// Until when nothing leaves; `Some` after a 429.
-    pub paused_until: Option<Instant>,
-    /// The rule that would hold back a request now; `None` where one could leave.
-    pub held_by: Option<Rule>,
-}
-
-/// The service that [`PlotonRateLimit`] makes. A clone shares the bucket, never a place in the queue.
-#[derive(Debug)]
-pub struct RateLimitService<S> {
-    inner: S,
-    place: Place,
-    layer: PlotonRateLimit,
-}
-
-impl<S: Clone> Clone for RateLimitService<S> {
-    fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            place: self.place.another(),
-            layer: self.layer.clone(),
-        }
-    }
-}
-
-impl<S, B, R> Service<Request<B>> for RateLimitService<S>
-where
-    S: Service<Request<B>, Response = Response<R>> + Clone,
-    S::Error: Into<BoxError>,
-{
-    type Response = Response<R>;
-    type Error = BoxError;
-    type Future = ResponseFuture<S, B>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        // Own queue first: no readiness of the inner service is held while a token is awaited.
-        ready!(self.place.poll_turn(cx));
-        self.inner.poll_ready(cx).map_err(Into::into)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let state = if !self.layer.acts_for(&request) {
-            self.place.leave();
-            State::Sent {
-                response: self.inner.call(request),
-                in_flight: None,
-            }
-        } else if let Some(in_flight) = self.place.take_token() {
-            State::Sent {
-                response: self.inner.call(request),
-                in_flight: Some(in_flight),
-            }
-        } else {
-            // The inner service's readiness is given back: the clone has none.
-            let service = self.inner.clone();
-            self.inner = service.clone();
-            let another = self.place.another();
-            State::Waiting {
-                place: mem::replace(&mut self.place, another),
-                service,
-                request: Some(request),
-            }
-        };
-        ResponseFuture { state }
-    }
-}
-
-pin_project! {
-    /// The future of [`RateLimitService`]; dropping it cancels the request and leaves the queue.
-    pub struct ResponseFuture<S, B>
-    where
-        S: Service<Request<B>>,
-    {
-        #[pin]
-        state: State<S, S::Future, B>,
-    }
-}
-
-pin_project! {
-    #[project = StateProj]
-    enum State<S, F, B> {
-        /// The token was taken when its turn came, or none was needed.
-        Sent { #[pin] response: F, in_flight: Option<InFlight> },
-        /// The service was passed in the queue before it was called, or called without its turn.
-        Waiting { place: Place, service: S, request: Option<Request<B>> },
-    }
-}
-
-impl<S, B, R> Future for ResponseFuture<S, B>
-where
-    S: Service<Request<B>, Response = Response<R>> + Clone,
-    S::Error: Into<BoxError>,
-{
-    type Output = Result<Response<R>, BoxError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
-        loop {
-            let sent = match state.as_mut().project() {
-                // Sent => done
-                StateProj::Sent {
-                    response,
-                    in_flight,
-                } => {
-                    let result = ready!(response.poll(cx));
-                    if let (Ok(response), Some(in_flight)) = (&result, in_flight.take()) {
-                        in_flight.answered(response.status(), response.headers());
-                    }
-                    return Poll::Ready(result.map_err(Into::into));
-                }
-                // Waiting => (Waiting | Sent | done)
-                StateProj::Waiting {
-                    place,
-                    service,
-                    request,
-                } => {
-                    ready!(place.poll_turn(cx));
-                    if let Err(error) = ready!(service.poll_ready(cx)) {
-                        place.leave();
-                        return Poll::Ready(Err(error.into()));
-                    }
-                    let Some(in_flight) = place.take_token() else {
-                        *service = service.clone();
-                        continue;
-                    };
-                    let Some(request) = request.take() else {
-                        return Poll::Pending;
-                    };
-                    State::Sent {
-                        response: service.call(request),
-                        in_flight: Some(in_flight),
-                    }
-                }
-            };
-            state.set(sent);
-        }
-    }
-}
-
-impl<S, B> fmt::Debug for ResponseFuture<S, B>
-where
-    S: Service<Request<B>>,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let waiting = matches!(self.state, State::Waiting { .. });
-        f.debug_struct("ResponseFuture")
-            .field("waiting", &waiting)
-            .finish_non_exhaustive()
+        let place = Place::new(self.shared.clone(), self.bounds);
+        RateLimitService::new(inner, place, self.clone())
     }
 }

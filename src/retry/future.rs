@@ -21,7 +21,7 @@ use super::{
     kept::Kept,
 };
 use crate::{
-    headers::retry_after::{Hint, retry_after},
+    headers::{self, retry_after::Hint},
     idempotency_key::IDEMPOTENCY_KEY,
     logical::Attempts,
 };
@@ -240,12 +240,7 @@ impl<B> Progress<B> {
 
     fn look_at<R>(&mut self, response: &Response<R>, now: Instant) -> (Outcome, End, Option<Hint>) {
         let (status, headers) = (response.status(), response.headers());
-        // Some servers send `Retry-After` with every 2xx.
-        let hint = if status.is_success() {
-            None
-        } else {
-            retry_after(headers, &self.layer.wall, now)
-        };
+        let hint = headers::hint(status, headers, &self.layer.wall, now);
         self.last_status = Some(status);
         self.last_hint = hint.map(|hint| hint.wait).or(self.last_hint);
         (classify::answer(status, headers), End::Answer(status), hint)

@@ -1,0 +1,131 @@
+//! A look at the limiter, and a hand on it.
+
+use std::{sync::Arc, time::SystemTime};
+
+use tokio::time::Instant;
+
+use super::{
+    bucket::Bucket,
+    rule::{Mode, Rule, Verdict},
+    said::Said,
+    shared::Shared,
+};
+use crate::plan::Plan;
+
+/// Shows what a [`PlotonRateLimit`](crate::PlotonRateLimit) does, and changes its plan.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use tokio::time::Instant;
+/// use tower_ploton::{Plan, PlotonRateLimit, limit::Rule};
+///
+/// let handle = PlotonRateLimit::new(Plan::Prototyping).handle();
+/// handle.set_plan(Plan::Production);
+/// let until = Instant::now() + Duration::from_secs(20);
+/// handle.pause_until(until);
+///
+/// let now = handle.snapshot();
+/// assert_eq!(now.limit, 1_000);
+/// assert_eq!((now.held_by, now.held_until), (Some(Rule::Paused), Some(until)));
+/// ```
+#[derive(Clone, Debug)]
+pub struct RateLimitHandle {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl RateLimitHandle {
+    /// The limiter as it is now.
+    #[must_use]
+    pub fn snapshot(&self) -> RateLimitSnapshot {
+        self.shared.snapshot()
+    }
+
+    /// Changes the plan, for those who wait too: they keep their order.
+    pub fn set_plan(&self, plan: Plan) {
+        let plan = plan.requests_per_minute();
+        self.shared
+            .change(|state, _, _| state.bucket.set_plan(plan));
+    }
+
+    /// Lets no request leave before `until`, as a 429 does: one goes ahead alone then. A pause that lasts longer already
+    /// is not shortened.
+    pub fn pause_until(&self, until: Instant) {
+        self.shared
+            .change(|state, _, _| state.bucket.pause_until(until));
+    }
+}
+
+/// A [`PlotonRateLimit`](crate::PlotonRateLimit) at one instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RateLimitSnapshot {
+    /// Requests a minute that the plan allows.
+    pub limit: u32,
+    /// How many more would be within the plan now, or are left of the server's window.
+    pub remaining: u32,
+    /// How many of them may leave at once, if nothing holds them back, because few left before.
+    pub at_once: u32,
+    /// Requests on their way.
+    pub in_flight: u32,
+    /// Requests and services that wait for their turn.
+    pub waiting: usize,
+    /// Until when nothing leaves; `Some` in a pause.
+    pub paused_until: Option<Instant>,
+    /// How it goes on.
+    pub mode: Mode,
+    /// The rule that holds the head of the queue back, or would; `None` where a request could leave now.
+    pub held_by: Option<Rule>,
+    /// Until when it does; `None` where that depends on a request on its way.
+    pub held_until: Option<Instant>,
+    /// What the last answer with rate headers said.
+    pub server: Option<Reported>,
+    /// Requests of others that the server counts with ours, as far as its answers show.
+    pub others: u32,
+}
+
+impl RateLimitSnapshot {
+    pub(super) fn new(bucket: &Bucket, waiting: usize, now: Instant) -> Self {
+        let (held_by, held_until) = match bucket.verdict(now) {
+            Verdict::Now(_) => (None, None),
+            Verdict::Later(rule, until) => (Some(rule), until),
+        };
+        Self {
+            limit: bucket.plan(),
+            remaining: bucket.remaining(now),
+            at_once: bucket.credit(now),
+            in_flight: bucket.in_flight(),
+            waiting,
+            paused_until: bucket.paused_until(now),
+            mode: bucket.mode(now),
+            held_by,
+            held_until,
+            server: bucket.said().map(Reported::new),
+            others: bucket.others(),
+        }
+    }
+}
+
+/// What a server said of its rate limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reported {
+    /// Requests that it lets through in a window.
+    pub limit: u32,
+    /// How many of them were left.
+    pub remaining: u32,
+    /// When more will be left, by the server's own clock.
+    pub reset: Option<SystemTime>,
+}
+
+impl Reported {
+    fn new(said: Said) -> Self {
+        let since_1970 = |reset| SystemTime::UNIX_EPOCH.checked_add(reset);
+        Self {
+            limit: said.limit,
+            remaining: said.remaining,
+            reset: said.reset.and_then(since_1970),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! A request on its way, and what its end tells the bucket.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, StatusCode};
+use tokio::time::Instant;
+
+use super::{bucket::Sent, events, said::Said, shared::Shared};
+use crate::headers::{self, date::Wall, rate_limit, when::When};
+
+/// A request on its way. Dropped without an answer, it counts as one that may still arrive.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    shared: Arc<Shared>,
+    /// `Some` until it ended.
+    sent: Option<Sent>,
+}
+
+impl InFlight {
+    pub(super) const fn new(shared: Arc<Shared>, sent: Sent) -> Self {
+        Self {
+            shared,
+            sent: Some(sent),
+        }
+    }
+
+    /// The server answered: with a 429 it refused, and a 503 may ask for a pause too.
+    pub(super) fn answered(mut self, status: StatusCode, headers: &HeaderMap) {
+        let Some(sent) = self.sent.take() else { return };
+        let (wall, now) = (&self.shared.wall, Instant::now());
+        let said = rate_limit::said(headers, wall, now).map(|said| heard(said, wall, now));
+        let refused = status == StatusCode::TOO_MANY_REQUESTS;
+        let unavailable = status == StatusCode::SERVICE_UNAVAILABLE;
+        if !refused && !unavailable {
+            self.shared
+                .change(|state, now, _| state.bucket.answered(sent, said, now));
+            return;
+        }
+        let hint = headers::hint(status, headers, wall, now).map(|hint| hint.wait);
+        let random = rand::random();
+        let pause = self.shared.change(|state, now, _| {
+            let until = match hint {
+                _ if refused => state.bucket.refused(sent, hint, said, now, random)?,
+                Some(hint) if state.pauses_on_503 => {
+                    state.bucket.pause_for(sent, hint, said, now, random)?
+                }
+                _ => {
+                    state.bucket.answered(sent, said, now);
+                    return None;
+                }
+            };
+            Some((until.saturating_duration_since(now), state.queue.waiting()))
+        });
+        if let Some((pause, waiting)) = pause {
+            events::paused(status, pause, hint, waiting);
+        }
+    }
+}
+
+/// What the headers said, with every time on the server's clock.
+fn heard(said: rate_limit::Said, wall: &Wall, now: Instant) -> Said {
+    let reset = match said.reset {
+        When::At(reset) => reset,
+        When::In(wait) => {
+            let server = said.date.unwrap_or_else(|| wall.since_epoch(now));
+            server.saturating_add(wait)
+        }
+    };
+    Said {
+        limit: said.limit,
+        remaining: said.remaining,
+        reset: Some(reset),
+        date: said.date,
+        window: said.window,
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(sent) = self.sent.take() {
+            self.shared
+                .change(|state, now, _| state.bucket.lost(sent, now));
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What a service or a future holds of the queue.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+use tower::BoxError;
+
+use super::{
+    error::{DeadlineTooSoon, QueueFull, WaitTooLong},
+    events,
+    in_flight::InFlight,
+    queue::{Outlook, Turn},
+    rule::{Rule, Verdict},
+    shared::{Shared, State},
+};
+
+/// A place in the queue, taken at the first poll and given up by a request that is sent, or by a drop.
+pub(super) struct Place {
+    shared: Arc<Shared>,
+    bounds: Bounds,
+    /// `Some` while it is in the queue.
+    ticket: Option<u64>,
+    /// Its turn came, and the token was not asked for yet.
+    turn: bool,
+    /// `Some` of one whose turn it was not at once.
+    wait: Option<Wait>,
+    /// Made at the first wait, and kept for the next.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// How long a request waits, and behind how many, at the most.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Bounds {
+    pub(super) max_wait: Option<Duration>,
+    pub(super) max_waiting: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    since: Instant,
+    /// How many were before it when it came.
+    ahead: usize,
+    /// What held the head of the queue when it last asked.
+    rule: Option<Rule>,
+}
+
+impl Place {
+    pub(super) const fn new(shared: Arc<Shared>, bounds: Bounds) -> Self {
+        Self {
+            shared,
+            bounds,
+            ticket: None,
+            turn: false,
+            wait: None,
+            timer: None,
+        }
+    }
+
+    /// A place for another service, not in the queue yet.
+    pub(super) fn another(&self) -> Self {
+        Self::new(self.shared.clone(), self.bounds)
+    }
+
+    /// Ready when it is this place's turn, which takes no token, or when it waits no longer.
+    pub(super) fn poll_turn(
+        &mut self,
+        deadline: Option<Instant>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), BoxError>> {
+        while !self.turn {
+            match self.ask(deadline, cx.waker())? {
+                Turn::Now => self.turn = true,
+                Turn::Later(until) => {
+                    let limit = self.limit(deadline);
+                    let Some(until) = until.into_iter().chain(limit).min() else {
+                        return Poll::Pending;
+                    };
+                    ready!(self.poll_timer(until, cx));
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn ask(&mut self, deadline: Option<Instant>, waker: &Waker) -> Result<Turn, BoxError> {
+        let mut waker = Some(waker.clone());
+        let shared = self.shared.clone();
+        shared.with(|state, now, wakers| {
+            let outlook = state.outlook(now);
+            let is_new = self.ticket.is_none();
+            let ticket = *self.ticket.get_or_insert_with(|| state.queue.join());
+            let turn = state.queue.ask(ticket, outlook, &mut waker, wakers);
+            if turn == Turn::Now {
+                return Ok(turn);
+            }
+            let ahead = state.queue.ahead(ticket);
+            let wait = self.wait.get_or_insert(Wait {
+                since: now,
+                ahead,
+                rule: None,
+            });
+            if let Verdict::Later(rule, _) = outlook.verdict {
+                wait.rule = Some(rule);
+            }
+            let Some(refused) = self.refused(state, outlook, ahead, is_new, deadline) else {
+                return Ok(turn);
+            };
+            self.ticket = None;
+            self.wait = None;
+            state.queue.leave(ticket, wakers);
+            state.queue.serve(outlook, wakers);
+            Err(refused)
+        })
+    }
+
+    /// Why it may not wait on, if so. Only the first and the last of the queue know how many are before them.
+    fn refused(
+        &self,
+        state: &State,
+        outlook: Outlook,
+        ahead: usize,
+        is_new: bool,
+        deadline: Option<Instant>,
+    ) -> Option<BoxError> {
+        let since = self.wait?.since;
+        let turn = outlook.expected(ahead);
+        let wait = turn.saturating_duration_since(since);
+        let waiting = state.queue.waiting().saturating_sub(1);
+        if is_new && self.bounds.max_waiting.is_some_and(|max| waiting >= max) {
+            return Some(QueueFull { waiting, wait }.into());
+        }
+        let limit = self.limit(deadline)?;
+        let in_vain = limit <= outlook.now || limit < turn && (is_new || ahead == 0);
+        if !in_vain {
+            return None;
+        }
+        Some(match self.bounds.max_wait {
+            Some(max) if deadline != Some(limit) => WaitTooLong { wait, max }.into(),
+            _ => {
+                let left = limit.saturating_duration_since(since);
+                DeadlineTooSoon { wait, left }.into()
+            }
+        })
+    }
+
+    /// When it waits no longer.
+    fn limit(&self, deadline: Option<Instant>) -> Option<Instant> {
+        let patience = self.bounds.max_wait;
+        let patience = patience.and_then(|max| self.wait?.since.checked_add(max));
+        patience.into_iter().chain(deadline).min()
+    }
+
+    fn poll_timer(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if timer.deadline() != until {
+            timer.as_mut().reset(until);
+        }
+        timer.as_mut().poll(cx)
+    }
+
+    /// Takes a token and leaves the queue. Where it is not this place's turn, or not any longer, it waits on where it
+    /// stands.
+    pub(super) fn take_token(&mut self) -> Option<InFlight> {
+        if !self.turn {
+            return None;
+        }
+        self.turn = false;
+        let ticket = self.ticket?;
+        let wait = self.wait.take();
+        let (sent, now) = self.shared.change(|state, now, wakers| {
+            let outlook = state.outlook(now);
+            if !state.queue.take(ticket, outlook, wakers) {
+                return None;
+            }
+            let since = wait.map(|wait| wait.since);
+            Some((state.bucket.send(now, since), now))
+        })?;
+        self.ticket = None;
+        if let Some(wait) = wait {
+            events::waited(
+                now.saturating_duration_since(wait.since),
+                wait.ahead,
+                wait.rule,
+            );
+        }
+        Some(InFlight::new(self.shared.clone(), sent))
+    }
+
+    /// Leaves the queue without a token.
+    pub(super) fn leave(&mut self) {
+        self.turn = false;
+        self.wait = None;
+        if let Some(ticket) = self.ticket.take() {
+            self.shared
+                .change(|state, _, wakers| state.queue.leave(ticket, wakers));
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place")
+            .field("ticket", &self.ticket)
+            .field("turn", &self.turn)
+            .finish_non_exhaustive()
+    }
+}

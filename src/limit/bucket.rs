@@ -16,7 +16,7 @@ use super::{
     rule::{Mode, Rule, Verdict},
     said::Said,
     time::{Span, later},
-    view::{Ours, View},
+    view::{Answer, View},
     window::Held,
 };
 
@@ -305,29 +305,32 @@ impl Bucket {
         if let Some(window) = said.window {
             self.set_window(window);
         }
-        let ours = self.ours(sent, now);
-        let unused = u64::from(said.remaining) >= u64::from(said.limit).saturating_sub(ours.total);
+        let answer = self.answer(sent, now);
+        let unused =
+            u64::from(said.remaining) >= u64::from(said.limit).saturating_sub(answer.total);
         if self.credit.heard(unused, self.span, now) {
             self.pacer.give(self.earned(now), now);
         }
-        let whole = self.server.heard(said, ours, self.span, now);
+        let whole = self.server.heard(said, answer);
         if let Some(limit) = NonZeroU32::new(said.limit).filter(|_| whole && self.learns) {
             self.set_plan(limit);
         }
     }
 
-    fn ours(&self, sent: Sent, now: Instant) -> Ours {
+    fn answer(&self, sent: Sent, now: Instant) -> Answer {
         let since = self.next.saturating_sub(sent.number).saturating_sub(1);
         let since = u32::try_from(since).unwrap_or(u32::MAX);
         let recent = self.ring.ended_within(surely_counting(self.span), now);
-        Ours {
+        Answer {
+            now,
             sent: sent.at,
             window: sent.window,
-            counted: sent.own.saturating_add(since),
+            ours: sent.own.saturating_add(since),
             recent: recent.saturating_sub(1),
             total: self.next,
             in_flight: self.in_flight(),
             plan: self.plan,
+            span: self.span,
         }
     }
 
@@ -346,9 +349,7 @@ impl Bucket {
             self.blame_pacing(now);
         }
         let said = self.believed(said);
-        let reset = self
-            .server
-            .refused(said, self.ours(sent, now), self.span, now);
+        let reset = self.server.refused(said, self.answer(sent, now));
         let hint = hint.or(reset).unwrap_or(self.span.longest);
         self.pause(sent, hint, now, random)
     }
@@ -396,7 +397,9 @@ impl Bucket {
         }
         let used = u64::from(self.ring.count(now)).saturating_mul(10);
         let nearly_all = u64::from(self.n).saturating_mul(9);
-        if used >= nearly_all && self.server.neighbours.others() <= self.plan / 50 {
+        if used < nearly_all && self.credit.sees_headers() {
+            self.server.neighbours.share(self.span, now);
+        } else if used >= nearly_all && self.server.neighbours.others() <= self.plan / 50 {
             self.cut.take(now);
             self.set_rate(self.n.saturating_sub(self.a_step()).max(1));
         }
@@ -467,18 +470,13 @@ impl Bucket {
     }
 
     /// What the last answer with headers said.
-    pub(super) const fn said(&self) -> Option<Said> {
+    pub(super) fn said(&self) -> Option<Said> {
         self.server.last()
     }
 
     /// How many requests of others the server counts, as far as its answers show.
     pub(super) const fn others(&self) -> u32 {
         self.server.neighbours.others()
-    }
-
-    /// How many may leave at once because nothing was sent before; at least one as soon as one is due.
-    pub(super) fn credit(&self, now: Instant) -> u32 {
-        self.pacer.fitting(self.earned(now), now)
     }
 }
 

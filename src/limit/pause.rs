@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::time::later;
+use super::time::{later, scaled};
 
 /// No request leaves before an instant; the first one after it goes alone. So does the very first of all, and the first
 /// after a server's window has ended.
@@ -124,7 +124,7 @@ impl Pause {
             self.row = self.row.saturating_add(1);
         }
         let wait = self.lengthened(hint.min(LONGEST));
-        let spread = (wait / 5).clamp(MIN_SPREAD, MAX_SPREAD);
+        let spread = scaled(wait, 1, 5).clamp(MIN_SPREAD, MAX_SPREAD);
         let wait = wait.saturating_add(spread.mul_f64(random));
         self.pause_until(later(now, wait), next)
     }

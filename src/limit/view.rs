@@ -10,7 +10,7 @@ use super::{
     jump::{Count, JumpProof, Rise},
     neighbours::{Heard, Neighbours},
     said::{Left, Said, Unknown},
-    time::Span,
+    time::{Span, later},
     window::{Told, Which, Windows},
 };
 
@@ -30,15 +30,16 @@ pub(super) struct View {
     last: Option<(Said, Instant)>,
 }
 
-/// A request that was answered, and what we know of ourselves.
+/// An answer that came, and what we know of ourselves then.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ours {
-    /// When it was sent.
+pub(super) struct Answer {
+    pub(super) now: Instant,
+    /// When its request was sent.
     pub(super) sent: Instant,
     /// The number of the server's window then.
     pub(super) window: u64,
     /// The most requests of ours that the server can have counted.
-    pub(super) counted: u32,
+    pub(super) ours: u32,
     /// Our other answers that surely still count on a sliding log.
     pub(super) recent: u32,
     /// How many we sent in all.
@@ -46,71 +47,58 @@ pub(super) struct Ours {
     /// How many are on their way.
     pub(super) in_flight: u32,
     pub(super) plan: u32,
+    pub(super) span: Span,
 }
 
 impl View {
-    pub(super) const fn last(&self) -> Option<Said> {
-        match self.last {
-            Some((said, _)) => Some(said),
-            None => None,
-        }
-    }
-
     /// An answer says what is left. Returns whether it shows that a whole window of its Limit opened.
-    pub(super) fn heard(&mut self, said: Said, ours: Ours, span: Span, now: Instant) -> bool {
+    pub(super) fn heard(&mut self, said: Said, answer: Answer) -> bool {
+        let Answer { now, span, .. } = answer;
         self.last = Some((said, now));
-        self.unknown.answered(ours.sent);
-        self.left.answered(ours.sent, said.remaining, now);
-        let heard = self.read(said, ours.counted, span, now);
-        self.neighbours.answered(heard, ours.plan, now);
+        self.unknown.answered(answer.sent);
+        self.left.answered(answer.sent, said.remaining, now);
+        let heard = self.read(said, answer);
+        self.neighbours.answered(heard, answer.plan, now);
         let count = Count {
             limit: said.limit,
             remaining: said.remaining,
-            rate: said.limit.max(ours.plan),
-            recent: ours.recent,
+            rate: said.limit.max(answer.plan),
+            recent: answer.recent,
         };
-        let rise = self.jump.compare(ours.sent, count, span, now);
+        let rise = self.jump.compare(answer.sent, count, span, now);
         let Some(reset) = within(said, span) else {
             return false;
         };
         let told = Told {
             reset,
+            limit: said.limit,
             remaining: said.remaining,
             end: end_of_window(&self.names, Some(reset), span.longest, now),
         };
-        match self.windows.which(reset, ours.sent) {
+        match self.windows.which(reset, answer.sent) {
             Which::Older => false,
             Which::Contradiction => {
-                self.start_over(told, ours, span, now);
+                self.start_over(told, answer);
                 false
             }
             Which::Same => {
-                self.same_window(said, told, ours, rise, span, now);
+                self.same_window(told, answer, rise);
                 false
             }
-            Which::Next(later) => self.next_window(said, told, later, ours, rise, span, now),
+            Which::Next(later) => self.next_window(told, answer, rise, later),
         }
     }
 
-    fn same_window(
-        &mut self,
-        said: Said,
-        told: Told,
-        ours: Ours,
-        rise: Rise,
-        span: Span,
-        now: Instant,
-    ) {
+    fn same_window(&mut self, told: Told, answer: Answer, rise: Rise) {
+        let Answer { now, span, .. } = answer;
         self.windows.seen(told);
         if rise != Rise::No {
             self.neighbours.slides(span, now);
         }
-        let counted = said.limit.saturating_sub(said.remaining);
+        let counted = told.limit.saturating_sub(told.remaining);
         let watched = self.windows.is_trusted() || self.neighbours.shared_for_a_while(now);
-        if watched
-            && ours.window == self.windows.number()
-            && counted > self.windows.ours(ours.total)
-        {
+        let ours = self.windows.ours(answer.total);
+        if watched && answer.window == self.windows.number() && counted > ours {
             self.neighbours.share(span, now);
             self.windows.leave();
         }
@@ -118,15 +106,13 @@ impl View {
 
     fn next_window(
         &mut self,
-        said: Said,
         told: Told,
-        later: Option<Duration>,
-        ours: Ours,
+        answer: Answer,
         rise: Rise,
-        span: Span,
-        now: Instant,
+        later: Option<Duration>,
     ) -> bool {
-        self.open(told, ours, now);
+        let Answer { now, span, .. } = answer;
+        self.open(told, answer);
         let Some(later) = later else {
             self.windows.leave();
             return false;
@@ -142,21 +128,22 @@ impl View {
         if rise == Rise::Jump && self.neighbours.are_gone(span, now) {
             self.windows.trust();
         }
-        rise == Rise::Jump && said.limit.checked_sub(1) == Some(said.remaining)
+        rise == Rise::Jump && told.limit.checked_sub(1) == Some(told.remaining)
     }
 
     /// The server's clock was set back, or what it said of its windows was wrong.
-    fn start_over(&mut self, told: Told, ours: Ours, span: Span, now: Instant) {
+    fn start_over(&mut self, told: Told, answer: Answer) {
         self.windows.leave();
         self.names = ServerClock::default();
         self.dates = ServerClock::default();
-        let end = end_of_window(&self.names, None, span.longest, now);
-        self.open(Told { end, ..told }, ours, now);
+        let end = later(answer.now, answer.span.longest);
+        self.open(Told { end, ..told }, answer);
     }
 
-    fn open(&mut self, told: Told, ours: Ours, now: Instant) {
-        let may_be_in_it = ours.in_flight.saturating_add(1);
-        self.windows.open(told, ours.total, may_be_in_it, now);
+    fn open(&mut self, told: Told, answer: Answer) {
+        let may_be_in_it = answer.in_flight.saturating_add(1);
+        self.windows
+            .open(told, answer.total, may_be_in_it, answer.now);
     }
 
     /// A request ended without headers, and had arrived by `arrived` if ever. Returns whether there were none for so long
@@ -175,26 +162,27 @@ impl View {
     }
 
     /// A 429, with or without headers. Returns how long its window lasts still, where it says that.
-    pub(super) fn refused(
-        &mut self,
-        said: Option<Said>,
-        ours: Ours,
-        span: Span,
-        now: Instant,
-    ) -> Option<Duration> {
+    pub(super) fn refused(&mut self, said: Option<Said>, answer: Answer) -> Option<Duration> {
+        let Answer { now, span, .. } = answer;
         self.windows.leave();
         let remaining = said.map_or(0, |said| said.remaining);
         self.left.set(remaining, now);
-        self.jump.set(ours.sent, remaining, now);
+        self.jump.set(answer.sent, remaining, now);
         let said = said?;
         self.last = Some((said, now));
-        let heard = self.read(said, ours.counted, span, now);
+        let heard = self.read(said, answer);
         self.neighbours.refused(heard, now);
         within(said, span).map(|_| heard.reset.saturating_duration_since(now))
     }
 
+    /// What the last answer with headers said.
+    pub(super) fn last(&self) -> Option<Said> {
+        self.last.map(|(said, _)| said)
+    }
+
     /// Reads the server's clock from an answer.
-    fn read(&mut self, said: Said, ours: u32, span: Span, now: Instant) -> Heard {
+    fn read(&mut self, said: Said, answer: Answer) -> Heard {
+        let Answer { now, span, .. } = answer;
         let reset = within(said, span);
         if let Some(reset) = reset {
             // A Reset is rounded up by less than a second, and no window is longer than one.
@@ -211,7 +199,7 @@ impl View {
         Heard {
             limit: said.limit,
             remaining: said.remaining,
-            ours,
+            ours: answer.ours,
             reset: end_of_window(clock, reset, span.longest, now),
         }
     }

@@ -41,6 +41,7 @@ struct Window {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Told {
     pub(super) reset: Duration,
+    pub(super) limit: u32,
     pub(super) remaining: u32,
     /// When it ends by our clock, at the latest.
     pub(super) end: Instant,
@@ -183,6 +184,7 @@ mod tests {
     fn told(reset: u32, remaining: u32, end: Instant) -> Told {
         Told {
             reset: reset * SECOND,
+            limit: 100,
             remaining,
             end,
         }

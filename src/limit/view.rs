@@ -26,8 +26,10 @@ pub(super) struct View {
     names: ServerClock,
     /// Learned from `Date`, where there is one: more exact at the beginning.
     dates: ServerClock,
-    /// The last headers, and when they came.
-    last: Option<(Said, Instant)>,
+    /// The last headers.
+    last: Option<Said>,
+    /// When the first request ended without headers; `Some` where none came since.
+    silent: Option<Instant>,
 }
 
 /// An answer that came, and what we know of ourselves then.
@@ -54,7 +56,8 @@ impl View {
     /// An answer says what is left. Returns whether it shows that a whole window of its Limit opened.
     pub(super) fn heard(&mut self, said: Said, answer: Answer) -> bool {
         let Answer { now, span, .. } = answer;
-        self.last = Some((said, now));
+        self.last = Some(said);
+        self.silent = None;
         self.unknown.answered(answer.sent);
         self.left.answered(answer.sent, said.remaining, now);
         let heard = self.read(said, answer);
@@ -150,9 +153,8 @@ impl View {
     /// that they seem to have gone.
     pub(super) fn unheard(&mut self, arrived: Instant, span: Span, now: Instant) -> bool {
         self.unknown.add(arrived);
-        let gone = self
-            .last
-            .is_some_and(|(_, at)| now.saturating_duration_since(at) >= span.longest);
+        let silent = *self.silent.get_or_insert(now);
+        let gone = later(silent, span.longest) <= now;
         if gone {
             self.windows.leave();
             self.neighbours.unheard();
@@ -169,15 +171,16 @@ impl View {
         self.left.set(remaining, now);
         self.jump.set(answer.sent, remaining, now);
         let said = said?;
-        self.last = Some((said, now));
+        self.last = Some(said);
+        self.silent = None;
         let heard = self.read(said, answer);
         self.neighbours.refused(heard, now);
         within(said, span).map(|_| heard.reset.saturating_duration_since(now))
     }
 
     /// What the last answer with headers said.
-    pub(super) fn last(&self) -> Option<Said> {
-        self.last.map(|(said, _)| said)
+    pub(super) const fn last(&self) -> Option<Said> {
+        self.last
     }
 
     /// Reads the server's clock from an answer.

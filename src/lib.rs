@@ -14,6 +14,7 @@ pub mod limit;
 mod logical;
 #[cfg(feature = "mock")]
 pub mod mock;
+mod no_turn;
 mod origin;
 mod plan;
 pub mod retry;

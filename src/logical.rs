@@ -107,6 +107,14 @@ impl LogicalRequest {
         self.key.get_or_init(make).clone()
     }
 
+    /// When the answer to the request with these `extensions` is worth nothing any more, by the caller's word or that of a
+    /// retry layer outside.
+    pub(crate) fn deadline(extensions: &Extensions) -> Option<Instant> {
+        let own = extensions.get::<Deadline>().map(|own| own.0);
+        let retrys = Self::of(extensions).and_then(|logical| logical.deadline);
+        own.into_iter().chain(retrys).min()
+    }
+
     pub(crate) fn of(extensions: &Extensions) -> Option<&Self> {
         extensions.get()
     }

@@ -9,7 +9,6 @@ mod bucket;
 mod clock;
 mod credit;
 mod cut;
-mod error;
 mod events;
 mod handle;
 mod in_flight;
@@ -31,7 +30,6 @@ mod view;
 mod window;
 
 pub use self::{
-    error::{DeadlineTooSoon, QueueFull, WaitTooLong},
     handle::{RateLimitHandle, RateLimitSnapshot, Reported},
     rule::{Mode, Rule},
     service::{RateLimitService, ResponseFuture},
@@ -40,6 +38,7 @@ use self::{
     place::{Bounds, Place},
     shared::Shared,
 };
+pub use crate::no_turn::{DeadlineTooSoon, QueueFull, WaitTooLong};
 use crate::{origin::Origin, plan::Plan};
 
 /// A client-side token bucket, matched to a [`Plan`] and shared by all services that one layer makes.

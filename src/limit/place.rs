@@ -12,8 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tower::BoxError;
 
 use super::{
-    error::{DeadlineTooSoon, QueueFull, WaitTooLong},
-    events,
+    DeadlineTooSoon, QueueFull, WaitTooLong, events,
     in_flight::InFlight,
     queue::{Outlook, Turn},
     rule::{Rule, Verdict},

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tower::{BoxError, Service};
 
 use super::{PlotonRateLimit, in_flight::InFlight, place::Place};
-use crate::logical::Deadline;
+use crate::logical::LogicalRequest;
 
 /// The service that [`PlotonRateLimit`] makes. A clone shares the bucket, never a place in the queue.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ where
                 Some(error) => State::Refused { error: Some(error) },
                 None => State::Waiting {
                     place: mem::replace(&mut self.place, another),
-                    deadline: deadline(&request),
+                    deadline: LogicalRequest::deadline(request.extensions()),
                     service,
                     request: Some(request),
                 },
@@ -87,14 +87,6 @@ where
         };
         ResponseFuture { state }
     }
-}
-
-/// When the request is worth nothing any more.
-fn deadline<B>(request: &Request<B>) -> Option<Instant> {
-    request
-        .extensions()
-        .get()
-        .map(|&Deadline(deadline)| deadline)
 }
 
 pin_project! {

@@ -6,7 +6,10 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 use hyper_util::client::legacy;
 
 use super::{AttemptsFailed, DeadlinePassed, Outcome};
-use crate::origin::PlainHttpRefused;
+use crate::{
+    no_turn::{DeadlineTooSoon, QueueFull, WaitTooLong},
+    origin::PlainHttpRefused,
+};
 
 /// [RFC 9110, 9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2)
 pub(super) fn is_idempotent(method: &Method) -> bool {
@@ -44,6 +47,10 @@ fn known(cause: &(dyn Error + 'static)) -> Option<(Outcome, &'static str)> {
     }
     if cause.is::<AttemptsFailed>() || cause.is::<DeadlinePassed>() {
         return Some((Outcome::Final, "retried"));
+    }
+    // Whoever bounds the wait wants to know at once.
+    if cause.is::<QueueFull>() || cause.is::<WaitTooLong>() || cause.is::<DeadlineTooSoon>() {
+        return Some((Outcome::Final, "no_turn"));
     }
     if cause.is::<http::uri::InvalidUri>() || cause.is::<http::uri::InvalidUriParts>() {
         return Some((Outcome::Final, "uri"));

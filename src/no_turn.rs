@@ -1,4 +1,4 @@
-//! Why a request did not wait for its turn.
+//! Why a request did not wait for its turn at the rate limit.
 
 use std::{error::Error, fmt, time::Duration};
 
@@ -6,8 +6,8 @@ use std::{error::Error, fmt, time::Duration};
 /// not sent.
 #[derive(Debug)]
 pub struct QueueFull {
-    pub(super) waiting: usize,
-    pub(super) wait: Duration,
+    pub(crate) waiting: usize,
+    pub(crate) wait: Duration,
 }
 
 impl QueueFull {
@@ -46,8 +46,8 @@ impl Error for QueueFull {}
 /// has. It was not sent.
 #[derive(Debug)]
 pub struct WaitTooLong {
-    pub(super) wait: Duration,
-    pub(super) max: Duration,
+    pub(crate) wait: Duration,
+    pub(crate) max: Duration,
 }
 
 impl WaitTooLong {
@@ -80,8 +80,8 @@ impl Error for WaitTooLong {}
 /// The request's [`Deadline`](crate::Deadline) is before its turn. It was not sent.
 #[derive(Debug)]
 pub struct DeadlineTooSoon {
-    pub(super) wait: Duration,
-    pub(super) left: Duration,
+    pub(crate) wait: Duration,
+    pub(crate) left: Duration,
 }
 
 impl DeadlineTooSoon {

@@ -1,7 +1,7 @@
 //! Requests that do not wait.
 
 use super::*;
-use crate::logical::Deadline;
+use crate::logical::{Deadline, LogicalRequest};
 
 /// The error of a request that is sent through `service` now, and fails at once.
 async fn refused<E: std::error::Error + 'static, S>(service: &S, request: Request<()>) -> E
@@ -165,4 +165,16 @@ async fn that_one_may_not_wait_is_no_error_of_the_service() {
     let error = service.call(get()).await.unwrap_err();
     error.downcast::<WaitTooLong>().unwrap();
     assert_eq!(limit.handle().snapshot().waiting, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_retry_outside_counts_too() {
+    let (limit, mut service, _handle) = answered_once().await;
+    limit.handle().pause_until(Instant::now() + 30 * SECOND);
+    let mut request = get();
+    let deadline = Instant::now() + 20 * SECOND;
+    LogicalRequest::get_or_insert(request.extensions_mut()).deadline = Some(deadline);
+    let error = assert_ready_err!(task::spawn(service.call(request)).poll());
+    let late = error.downcast::<DeadlineTooSoon>().unwrap();
+    assert_eq!((late.wait(), late.left()), (30 * SECOND, 20 * SECOND));
 }

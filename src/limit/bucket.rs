@@ -474,6 +474,16 @@ impl Bucket {
         self.server.last()
     }
 
+    /// Whether others were seen to use the key, now or not long ago.
+    pub(super) fn is_shared(&self, now: Instant) -> bool {
+        !self.server.neighbours.are_gone(self.span, now)
+    }
+
+    /// How many may leave at once because nothing was sent before; at least one as soon as one is due.
+    pub(super) fn at_once(&self, now: Instant) -> u32 {
+        self.pacer.fitting(self.earned(now), now)
+    }
+
     /// How many requests of others the server counts, as far as its answers show.
     pub(super) const fn others(&self) -> u32 {
         self.server.neighbours.others()

@@ -93,7 +93,7 @@ impl State {
     }
 
     fn news(&mut self, now: Instant) -> News {
-        self.seen.news(&self.bucket, now)
+        self.seen.news(&self.bucket, self.queue.waiting(), now)
     }
 }
 

@@ -196,6 +196,11 @@ impl Bucket {
         self.server.last()
     }
 
+    /// Whether others were seen to use the key, now or not long ago.
+    pub(in crate::limit) fn is_shared(&self, now: Instant) -> bool {
+        !self.server.neighbours.are_gone(self.span, now)
+    }
+
     /// How many requests of others the server counts, as far as its answers show.
     pub(in crate::limit) const fn others(&self) -> u32 {
         self.server.neighbours.others()

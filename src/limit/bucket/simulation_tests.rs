@@ -234,18 +234,19 @@ fn case() -> impl Strategy<Value = Case> {
     )
         .prop_map(
             |(kind, headers, network, load, faults, (skew, drift), n, seed)| {
-            // A bucket of one token refuses whatever the network brings too early.
-            let small = matches!(kind, Kind::SmallBucketFull | Kind::SmallBucketNext);
-            let n = if small { n + 19 } else { n };
-            Case {
-                network,
-                load,
-                skew,
-                drift,
-                faults,
-                length: 600 * SECOND,
-                seed,
-                ..Case::new(kind, headers, n)
+                // A bucket of one token refuses whatever the network brings too early.
+                let small = matches!(kind, Kind::SmallBucketFull | Kind::SmallBucketNext);
+                let n = if small { n + 19 } else { n };
+                Case {
+                    network,
+                    load,
+                    skew,
+                    drift,
+                    faults,
+                    length: 600 * SECOND,
+                    seed,
+                    ..Case::new(kind, headers, n)
+                }
             },
         )
 }

@@ -31,30 +31,44 @@ impl Bucket {
             return self.paced(now);
         }
         if self.server.windows.has_ended(now) {
-            return Verdict::Now(1);
+            return self.next_probe(now);
         }
-        match self
-            .server
-            .windows
-            .fitting(self.left_of_window(), self.plan, self.span, now)
-        {
+        let left = self.left_of_window();
+        let windows = &self.server.windows;
+        match windows.fitting(left, self.plan, self.span, now) {
             Ok(free) => Verdict::Now(free),
-            Err(Held::Kept(until)) => Verdict::Later(Rule::Kept, Some(until)),
-            Err(Held::UsedUp(until)) => Verdict::Later(Rule::Window, Some(until)),
+            Err(Held::Kept(until)) => self.until_window(Rule::Kept, until),
+            Err(Held::UsedUp(until)) => self.until_window(Rule::Window, until),
         }
     }
 
-    /// One request, that need not be paced: the pause before it was longer than a step.
+    /// Held by `rule` of window mode, and if the window has ended then, by what holds the probe.
+    fn until_window(&self, rule: Rule, until: Instant) -> Verdict {
+        if self.server.windows.has_ended(until) {
+            after(rule, until, self.next_probe(until))
+        } else {
+            Verdict::Later(rule, Some(until))
+        }
+    }
+
+    /// One request goes alone. What is left and what was sent before does not matter to it, but if the probe before it was
+    /// lost, it is not sent at once.
+    fn next_probe(&self, now: Instant) -> Verdict {
+        due(Rule::Paced, self.pacer.spaced(), 1, now)
+    }
+
+    /// One request after a pause, or the first of all.
     fn probe(&self, now: Instant) -> Verdict {
         if self.server.windows.is_trusted() {
             return match self.by_mode(now) {
-                Verdict::Now(_) => Verdict::Now(1),
+                Verdict::Now(_) => self.next_probe(now),
                 held => held,
             };
         }
         match self.ring.fitting(self.n, now) {
-            Ok(_) => Verdict::Now(1),
-            Err(until) => Verdict::Later(Rule::Ring, until),
+            Ok(_) => self.next_probe(now),
+            Err(Some(until)) => after(Rule::Ring, until, self.next_probe(until)),
+            Err(None) => Verdict::Later(Rule::Ring, None),
         }
     }
 

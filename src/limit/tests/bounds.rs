@@ -166,3 +166,19 @@ async fn that_one_may_not_wait_is_no_error_of_the_service() {
     error.downcast::<WaitTooLong>().unwrap();
     assert_eq!(limit.handle().snapshot().waiting, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_layer_does_not_wait_for_one_that_may_not_wait() {
+    let (limit, _, _handle) = answered_once().await;
+    let limit = limit.max_wait(SECOND);
+    limit.handle().pause_until(Instant::now() + 30 * SECOND);
+    let service =
+        crate::PlotonRetry::new().layer(limit.layer(service_fn(async |_: Request<String>| {
+            Ok::<_, Infallible>(Response::new(String::new()))
+        })));
+    let start = Instant::now();
+    let request = get().map(|()| String::new());
+    let error = service.oneshot(request).await.unwrap_err();
+    error.downcast::<WaitTooLong>().unwrap();
+    assert_eq!(Instant::now(), start, "at once");
+}

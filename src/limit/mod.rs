@@ -45,13 +45,16 @@ use crate::{origin::Origin, plan::Plan};
 #[doc = include_str!("../../docs/rate-limit.md")]
 pub mod rules {}
 
-/// A client-side token bucket, matched to a [`Plan`] and shared by all services that one layer makes.
+/// A client-side token bucket, matched to a [`Plan`], fed by the server's rate headers and shared by all services that one
+/// layer makes.
 ///
-/// At most as many requests as the plan allows arrive at the server in any 60 seconds, whatever window it counts in and
-/// however long requests take: they leave in even steps, first come first served, and none leaves while as many as the
-/// plan allows are on their way or were answered within the last minute. Idleness earns a small burst. Where the answers'
-/// rate headers prove that the server counts in windows, all that is left of a window leaves at once. A 429 pauses all
-/// clones until its hint has passed; then one request goes ahead alone. So does the very first one. All [the
+/// Requests are [`Paced`](Mode::Paced) to begin with: at most as many as the plan allows arrive at the server in any 60
+/// seconds, whatever window it counts in and however long requests take. They leave in even steps, first come first
+/// served, and none leaves while as many as the plan allows are on their way or were answered within the last minute. After
+/// idleness a few leave at once. Where the headers prove that the server counts in [windows](Mode::Window), what is left
+/// of one leaves at once, and never more than the server's own Remaining. Where they show that others use the same key,
+/// it is [`Shared`](Mode::Shared): the less is left, the longer the steps. A 429 pauses all clones until its hint has
+/// passed; then one request goes ahead alone. So does the very first one. All [the
 /// rules](rules), and what becomes of them on each kind of server, have a page of their own.
 ///
 /// A place in the queue is taken in `poll_ready`; the token itself is taken at the instant of sending, never earlier, so

@@ -22,6 +22,7 @@ use super::*;
 mod bounds;
 mod cancelled;
 mod composed;
+mod parked;
 mod queue;
 mod reported;
 mod threads;

@@ -6,10 +6,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 use hyper_util::client::legacy;
 
 use super::{AttemptsFailed, DeadlinePassed, Outcome};
-use crate::{
-    no_turn::{DeadlineTooSoon, QueueFull, WaitTooLong},
-    origin::PlainHttpRefused,
-};
+use crate::{no_turn, origin::PlainHttpRefused};
 
 /// [RFC 9110, 9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2)
 pub(super) fn is_idempotent(method: &Method) -> bool {
@@ -49,8 +46,8 @@ fn known(cause: &(dyn Error + 'static)) -> Option<(Outcome, &'static str)> {
         return Some((Outcome::Final, "retried"));
     }
     // Whoever bounds the wait wants to know at once.
-    if cause.is::<QueueFull>() || cause.is::<WaitTooLong>() || cause.is::<DeadlineTooSoon>() {
-        return Some((Outcome::Final, "no_turn"));
+    if no_turn::did_not_wait(cause) {
+        return Some((Outcome::Final, "rate_limit"));
     }
     if cause.is::<http::uri::InvalidUri>() || cause.is::<http::uri::InvalidUriParts>() {
         return Some((Outcome::Final, "uri"));

@@ -178,3 +178,19 @@ async fn the_deadline_of_a_retry_outside_counts_too() {
     let late = error.downcast::<DeadlineTooSoon>().unwrap();
     assert_eq!((late.wait(), late.left()), (30 * SECOND, 20 * SECOND));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_layer_does_not_wait_for_one_that_may_not_wait() {
+    let (limit, _, _handle) = answered_once().await;
+    let limit = limit.max_wait(SECOND);
+    limit.handle().pause_until(Instant::now() + 30 * SECOND);
+    let service =
+        crate::PlotonRetry::new().layer(limit.layer(service_fn(async |_: Request<String>| {
+            Ok::<_, Infallible>(Response::new(String::new()))
+        })));
+    let start = Instant::now();
+    let request = get().map(|()| String::new());
+    let error = service.oneshot(request).await.unwrap_err();
+    error.downcast::<WaitTooLong>().unwrap();
+    assert_eq!(Instant::now(), start, "at once");
+}

@@ -21,6 +21,12 @@ use self::{
     retry_after::{Hint, HintSource},
 };
 
+/// The wait that an answer received at `now` asks for by `Retry-After`, or its cousin in milliseconds.
+pub(crate) fn retry_after(headers: &HeaderMap, wall: &Wall, now: Instant) -> Option<Hint> {
+    let answer = Answer { headers, wall, now };
+    retry_after::retry_after_ms(answer).or_else(|| retry_after::retry_after(answer))
+}
+
 /// The wait that an answer received at `now` asks for.
 ///
 /// The first of these that names one: `Retry-After-Ms`, `Retry-After`, `RateLimit` in the words of any draft,
@@ -39,8 +45,7 @@ pub(crate) fn hint(
     let refused = status == StatusCode::TOO_MANY_REQUESTS;
     let answer = Answer { headers, wall, now };
     let reset = |source| move |wait| Hint { wait, source };
-    retry_after::retry_after_ms(answer)
-        .or_else(|| retry_after::retry_after(answer))
+    retry_after(headers, wall, now)
         .or_else(|| ietf::wait(answer, refused).map(reset(HintSource::RateLimit)))
         .or_else(|| rate_limit::wait(answer, refused).map(reset(HintSource::XRateLimitReset)))
 }

@@ -23,6 +23,12 @@ use super::{
     clippy::arithmetic_side_effects,
     reason = "a test may panic, and reads better so"
 )]
+mod properties;
+#[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "a test may panic, and reads better so"
+)]
 mod simulation;
 #[cfg(test)]
 #[allow(
@@ -199,7 +205,8 @@ impl Bucket {
             self.pacer.give(self.earned(now), now);
         }
         let whole = self.server.heard(said, answer);
-        if let Some(limit) = NonZeroU32::new(said.limit).filter(|_| whole && self.learns) {
+        let learned = whole && self.learns && said.limit != self.plan;
+        if let Some(limit) = NonZeroU32::new(said.limit).filter(|_| learned) {
             self.set_plan(limit);
         }
     }
@@ -276,8 +283,10 @@ impl Bucket {
         self.pacer.push_to(until);
     }
 
-    /// Refused although paced: due to credit, or else, where nearly the whole plan was used and by nobody else, because the
-    /// server counts more strictly than it says (some estimate their window).
+    /// Refused although paced. Either credit was used; or too little of the plan for it to be our fault, so others use the
+    /// key, even if Remaining is too small a number to show them (it is where the server's burst is a part of the plan); or
+    /// nearly all of the plan, by nobody else, and the server counts more strictly than it says (some estimate their
+    /// window).
     fn blame_pacing(&mut self, now: Instant) {
         if self.credit.refused(self.plan, self.span, now) {
             return;

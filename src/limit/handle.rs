@@ -98,7 +98,7 @@ impl RateLimitSnapshot {
         Self {
             limit: bucket.plan(),
             remaining: bucket.remaining(now),
-            at_once: bucket.credit(now),
+            at_once: bucket.at_once(now),
             in_flight: bucket.in_flight(),
             waiting,
             paused_until: bucket.paused_until(now),

@@ -36,7 +36,13 @@ impl InFlight {
                 .change(|state, now, _| state.bucket.answered(sent, said, now));
             return;
         }
-        let hint = headers::hint(status, headers, wall, now).map(|hint| hint.wait);
+        // What a refusal says in any words counts; a 503 pauses by `Retry-After` alone.
+        let hint = if refused {
+            headers::hint(status, headers, wall, now)
+        } else {
+            headers::retry_after(headers, wall, now)
+        };
+        let hint = hint.map(|hint| hint.wait);
         let random = rand::random();
         let pause = self.shared.change(|state, now, _| {
             let until = match hint {

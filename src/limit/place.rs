@@ -173,7 +173,7 @@ impl Place {
         }
         self.turn = false;
         let ticket = self.ticket?;
-        let wait = self.wait.take();
+        let wait = self.wait;
         let (sent, now) = self.shared.change(|state, now, wakers| {
             let outlook = state.outlook(now);
             if !state.queue.take(ticket, outlook, wakers) {
@@ -183,6 +183,7 @@ impl Place {
             Some((state.bucket.send(now, since), now))
         })?;
         self.ticket = None;
+        self.wait = None;
         if let Some(wait) = wait {
             events::waited(
                 now.saturating_duration_since(wait.since),

@@ -70,6 +70,7 @@ impl View {
         };
         let rise = self.jump.compare(answer.sent, count, span, now);
         let Some(reset) = within(said, span) else {
+            self.windows.leave();
             return false;
         };
         let told = Told {

@@ -11,6 +11,7 @@ use crate::limit::{
     queue::Pace,
     rule::{Mode, Rule, Verdict},
     said::Said,
+    time::later,
     window::Held,
 };
 
@@ -109,16 +110,17 @@ impl Bucket {
         if left >= self.server.neighbours.needed() {
             return due(Rule::Shared, at, 1, now);
         }
+        let at = at
+            .max(self.pacer.due_without_credit())
+            .max(self.server.neighbours.retry(step));
         if self.in_flight() > 0 {
-            return Verdict::Later(Rule::Shared, None);
+            // An answer says more; but one that never comes stops nobody for ever.
+            return match at {
+                Some(at) => due(Rule::Shared, Some(later(at, ANSWER_PATIENCE)), 1, now),
+                None => Verdict::Later(Rule::Shared, None),
+            };
         }
-        let at = at.max(self.pacer.due_without_credit());
-        due(
-            Rule::Shared,
-            at.max(self.server.neighbours.retry(step)),
-            1,
-            now,
-        )
+        due(Rule::Shared, at, 1, now)
     }
 
     /// Requests that may have been counted although no answer said so.
@@ -215,16 +217,19 @@ impl Bucket {
         !self.server.neighbours.are_gone(self.span, now)
     }
 
+    /// How many may leave at once because nothing was sent before; at least one as soon as one is due.
+    pub(in crate::limit) fn at_once(&self, now: Instant) -> u32 {
+        self.pacer.fitting(self.earned(now), now)
+    }
+
     /// How many requests of others the server counts, as far as its answers show.
     pub(in crate::limit) const fn others(&self) -> u32 {
         self.server.neighbours.others()
     }
-
-    /// How many may leave at once because nothing was sent before; at least one as soon as one is due.
-    pub(in crate::limit) fn credit(&self, now: Instant) -> u32 {
-        self.pacer.fitting(self.earned(now), now)
-    }
 }
+
+/// How long what is on its way may hold back the next request, which is due.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Held by `rule` until an instant, and then by what would hold a request at that instant.
 fn after(rule: Rule, until: Instant, then: Verdict) -> Verdict {

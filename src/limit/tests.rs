@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, StatusCode};
+use http::{HeaderName, Request, Response, StatusCode};
 use tokio::{
     task::JoinSet,
     time::{self, Instant},
@@ -214,6 +214,29 @@ async fn a_429_pauses_all_clones_until_its_hint_has_passed_and_then_one_goes_ahe
     }
     for call in waiting {
         assert_eq!(call.await.unwrap().unwrap().status(), StatusCode::OK);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_503_pauses_by_retry_after_alone() {
+    for (names_a_wait, pauses) in [(true, true), (false, true), (true, false)] {
+        let (limit, _, _) = answered_once().await;
+        let limit = limit.pause_on_503(pauses);
+        let service = limit.layer(service_fn(move |_: Request<()>| async move {
+            let mut response = answer(StatusCode::SERVICE_UNAVAILABLE);
+            let headers = response.headers_mut();
+            for (name, value) in [("limit", 100), ("remaining", 0), ("reset", 20)] {
+                let name: HeaderName = format!("x-ratelimit-{name}").parse().unwrap();
+                headers.insert(name, value.into());
+            }
+            if names_a_wait {
+                headers.insert("retry-after", 20.into());
+            }
+            Ok::<_, BoxError>(response)
+        }));
+        service.oneshot(get()).await.unwrap();
+        let paused = limit.handle().snapshot().paused_until.is_some();
+        assert_eq!(paused, names_a_wait && pauses);
     }
 }
 

@@ -245,6 +245,24 @@ fn more_counted_than_sent_means_others() {
     assert_eq!(bucket.mode(now + 301 * SECOND), Mode::Paced);
 }
 
+/// It stopped all clones: neither time nor the server's Reset let the next one go.
+#[test]
+fn among_others_an_answer_that_never_comes_stops_nobody_for_ever() {
+    let mut now = Instant::now();
+    let mut bucket = in_window_mode(&mut now);
+    for remaining in [97, 1] {
+        let sent = send(&mut bucket, &mut now);
+        bucket.answered(sent, said(100, remaining, 120), now);
+    }
+    assert_eq!(bucket.mode(now), Mode::Shared);
+    let _hung = send(&mut bucket, &mut now);
+    let Verdict::Later(Rule::Shared, Some(until)) = bucket.verdict(now) else {
+        panic!("{:?}", bucket.verdict(now));
+    };
+    assert!(until <= now + 2 * WINDOW, "{:?}", until - now);
+    assert_eq!(bucket.verdict(until), Verdict::Now(1));
+}
+
 #[test]
 fn a_reset_that_moves_by_less_than_a_window_is_none_of_a_window() {
     let mut now = Instant::now();

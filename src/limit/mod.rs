@@ -188,7 +188,7 @@ impl PlotonRateLimit {
         self
     }
 
-    /// Goes by the plan alone, and believes no rate headers. Default: it reads them.
+    /// Goes by the plan alone, and believes no rate headers, but for the wait that a 429 asks for. Default: it reads them.
     pub fn without_headers(self) -> Self {
         self.shared
             .change(|state, _, _| state.bucket.without_headers());

@@ -252,10 +252,12 @@ fn assert_promised(
     );
 }
 
-/// A counter estimates: one that rounds in the server's favour may refuse a paced client, which then takes a little less.
+/// A counter estimates its window, and may refuse what was sent at an even pace; one that counts to the fraction of a
+/// request does so more than once before the pace is low enough.
 fn most_refused(kind: Kind) -> u32 {
     match kind {
-        Kind::CounterFloored | Kind::CounterStrict => 2,
+        Kind::CounterFloored => 2,
+        Kind::CounterStrict => 4,
         _ => 0,
     }
 }
@@ -267,12 +269,12 @@ fn least_used(world: &World) -> f64 {
     match world.kind {
         // The probe that opens a window may take a second more, and the window is not used meanwhile.
         kind if kind.has_windows() && world.headers == Headers::Always => match world.delays {
-            Delays::Uneven => 0.998,
+            Delays::Uneven => 0.997,
             _ => 0.999,
         },
         Kind::CounterFloored => 0.98,
         // A refusal pauses for as long as a minute where no header says less: 90 % on average, and one more or less is 5 %.
-        Kind::CounterStrict => 0.85,
+        Kind::CounterStrict => 0.80,
         // The step has room for delays that differ by 250 ms; these differ by more than a second.
         _ if world.delays == Delays::Uneven => 0.985,
         _ => 0.99,

@@ -23,6 +23,12 @@ use super::{
     clippy::arithmetic_side_effects,
     reason = "a test may panic, and reads better so"
 )]
+mod properties;
+#[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "a test may panic, and reads better so"
+)]
 mod simulation;
 #[cfg(test)]
 #[allow(

@@ -18,6 +18,7 @@ mod origin;
 mod plan;
 pub mod retry;
 pub mod stack;
+mod sync;
 
 pub use self::{
     auth::PlotonAuth,

@@ -9,11 +9,7 @@
 
 mod support;
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use http::{StatusCode, header::AUTHORIZATION};
 use tower::{BoxError, Layer, ServiceBuilder, ServiceExt};
@@ -21,54 +17,13 @@ use tower_ploton::{
     Plan, PlotonAuth, PlotonIdempotency, PlotonRetry, PlotonStack,
     mock::{FakePloton, Fault},
 };
-use tracing::{Instrument, Level, subscriber::DefaultGuard};
-use tracing_subscriber::fmt::format::FmtSpan;
+use tracing::Instrument;
 
-use support::{KEY, create, key};
+use support::{KEY, create, key, log::Log};
 
 /// In the line of a span that ended.
 const CLOSED: &str = " close ";
 const PLOTON: &str = "https://api.ploton.ai";
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    /// All that this thread logs from now on, at every level.
-    fn capture() -> (Self, DefaultGuard) {
-        let log = Self::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(Level::TRACE)
-            .with_ansi(false)
-            .with_span_events(FmtSpan::CLOSE)
-            .with_writer(log.clone());
-        let guard = tracing::subscriber::set_default(subscriber.finish());
-        (log, guard)
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl tracing_subscriber::fmt::MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
 
 fn troubled() -> FakePloton {
     let fake = FakePloton::new();

@@ -282,8 +282,10 @@ impl Bucket {
         self.pacer.push_to(until);
     }
 
-    /// Refused although paced: due to credit, or else, where nearly the whole plan was used and by nobody else, because the
-    /// server counts more strictly than it says (some estimate their window).
+    /// Refused although paced. Either credit was used; or too little of the plan for it to be our fault, so others use the
+    /// key, even if Remaining is too small a number to show them (it is where the server's burst is a part of the plan); or
+    /// nearly all of the plan, by nobody else, and the server counts more strictly than it says (some estimate their
+    /// window).
     fn blame_pacing(&mut self, now: Instant) {
         if self.credit.refused(self.plan, self.span, now) {
             return;

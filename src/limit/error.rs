@@ -110,3 +110,8 @@ impl fmt::Display for DeadlineTooSoon {
 }
 
 impl Error for DeadlineTooSoon {}
+
+/// Whether it is one of the above: to wait and to ask again would be what was not allowed.
+pub(crate) fn did_not_wait(error: &(dyn Error + 'static)) -> bool {
+    error.is::<QueueFull>() || error.is::<WaitTooLong>() || error.is::<DeadlineTooSoon>()
+}

@@ -34,13 +34,23 @@ pub(super) fn paused(status: StatusCode, pause: Duration, hint: Option<Duration>
     );
 }
 
+/// The user began a pause.
+pub(super) fn paused_by_hand(pause: Duration, waiting: usize) {
+    tracing::info!(
+        pause_ms = millis(pause),
+        waiting,
+        "all requests are paused by hand"
+    );
+}
+
 /// What is told once, when it changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     paused: bool,
     plan: u32,
-    mode: Mode,
-    others: bool,
+    in_windows: bool,
+    /// With a delay: from answer to answer it may change back and forth.
+    shared: bool,
 }
 
 impl Seen {
@@ -48,16 +58,19 @@ impl Seen {
         Self {
             paused: bucket.paused_until(now).is_some(),
             plan: bucket.plan(),
-            mode: bucket.mode(now),
-            others: bucket.others() > 0,
+            in_windows: bucket.mode(now) == Mode::Window,
+            shared: bucket.is_shared(now),
         }
     }
 
-    /// What is new since it was last asked.
-    pub(super) fn news(&mut self, bucket: &Bucket, now: Instant) -> News {
+    /// What is new since this was last asked.
+    pub(super) fn news(&mut self, bucket: &Bucket, waiting: usize, now: Instant) -> News {
         let after = Self::at(bucket, now);
-        let before = mem::replace(self, after);
-        News { before, after }
+        News {
+            before: mem::replace(self, after),
+            after,
+            waiting,
+        }
     }
 }
 
@@ -66,28 +79,35 @@ impl Seen {
 pub(super) struct News {
     before: Seen,
     after: Seen,
+    waiting: usize,
 }
 
 impl News {
     pub(super) fn tell(self) {
-        let Self { before, after } = self;
+        let Self {
+            before,
+            after,
+            waiting,
+        } = self;
         if before == after {
             return;
         }
-        if before.plan != after.plan {
-            let (from, to) = (before.plan, after.plan);
-            tracing::info!(from, to, "the plan changed");
-        }
-        if before.mode != after.mode {
-            let (from, to) = (before.mode, after.mode);
-            tracing::info!(%from, %to, "the limiter goes on in another mode");
-        }
-        if before.others != after.others {
-            let others = after.others;
-            tracing::info!(others, "whether others use the same limit has changed");
-        }
         if before.paused && !after.paused {
-            tracing::info!("the pause is over");
+            tracing::info!(waiting, "the pause is over");
+        }
+        if before.plan != after.plan {
+            let (plan, was) = (after.plan, before.plan);
+            tracing::info!(plan, was, "the plan changed");
+        }
+        match (before.in_windows, after.in_windows) {
+            (false, true) => tracing::info!("what is left of the server's window leaves at once"),
+            (true, false) => tracing::info!("requests leave in even steps again"),
+            _ => {}
+        }
+        match (before.shared, after.shared) {
+            (false, true) => tracing::info!("others use the same rate limit"),
+            (true, false) => tracing::info!("nobody else uses the rate limit any longer"),
+            _ => {}
         }
     }
 }

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     bucket::Bucket,
+    events,
     rule::{Mode, Rule, Verdict},
     said::Said,
     shared::Shared,
@@ -52,8 +53,11 @@ impl RateLimitHandle {
     /// Lets no request leave before `until`, as a 429 does: one goes ahead alone then. A pause that lasts longer already
     /// is not shortened.
     pub fn pause_until(&self, until: Instant) {
-        self.shared
-            .change(|state, _, _| state.bucket.pause_until(until));
+        let (pause, waiting) = self.shared.change(|state, now, _| {
+            state.bucket.pause_until(until);
+            (until.saturating_duration_since(now), state.queue.waiting())
+        });
+        events::paused_by_hand(pause, waiting);
     }
 }
 
@@ -94,7 +98,7 @@ impl RateLimitSnapshot {
         Self {
             limit: bucket.plan(),
             remaining: bucket.remaining(now),
-            at_once: bucket.credit(now),
+            at_once: bucket.at_once(now),
             in_flight: bucket.in_flight(),
             waiting,
             paused_until: bucket.paused_until(now),

@@ -30,6 +30,7 @@ mod time;
 mod view;
 mod window;
 
+pub(crate) use self::error::did_not_wait;
 pub use self::{
     error::{DeadlineTooSoon, QueueFull, WaitTooLong},
     handle::{RateLimitHandle, RateLimitSnapshot, Reported},
@@ -42,11 +43,15 @@ use self::{
 };
 use crate::{origin::Origin, plan::Plan};
 
-/// A client-side token bucket, matched to a [`Plan`] and shared by all services that one layer makes.
+/// A client-side token bucket, matched to a [`Plan`], fed by the server's rate headers and shared by all services that one
+/// layer makes.
 ///
-/// At most as many requests as the plan allows arrive at the server in any 60 seconds, whatever window it counts in and
-/// however long requests take: they leave in even steps, first come first served, and none leaves while as many as the
-/// plan allows are on their way or were answered within the last minute. A 429 pauses all clones until its hint has
+/// Requests are [`Paced`](Mode::Paced) to begin with: at most as many as the plan allows arrive at the server in any 60
+/// seconds, whatever window it counts in and however long requests take. They leave in even steps, first come first
+/// served, and none leaves while as many as the plan allows are on their way or were answered within the last minute. After
+/// idleness a few leave at once. Where the headers prove that the server counts in [windows](Mode::Window), what is left
+/// of one leaves at once, and never more than the server's own Remaining. Where they show that others use the same key,
+/// it is [`Shared`](Mode::Shared): the less is left, the longer the steps. A 429 pauses all clones until its hint has
 /// passed; then one request goes ahead alone. So does the very first one.
 ///
 /// A place in the queue is taken in `poll_ready`; the token itself is taken at the instant of sending, never earlier, so

@@ -1,15 +1,6 @@
 //! The bucket and the queue behind one short lock.
 
-use std::{num::NonZeroU32, time::Duration};
-
-#[cfg(not(loom))]
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-#[cfg(loom)]
-use {
-    loom::sync::{Mutex, MutexGuard},
-    std::sync::PoisonError,
-};
+use std::{num::NonZeroU32, sync::PoisonError, time::Duration};
 
 use tokio::time::Instant;
 
@@ -19,7 +10,10 @@ use super::{
     events::{News, Seen},
     queue::{Outlook, Queue, Wakers},
 };
-use crate::headers::date::Wall;
+use crate::{
+    headers::date::Wall,
+    sync::{Mutex, MutexGuard},
+};
 
 /// What all services made by one layer share.
 #[derive(Debug)]
@@ -54,9 +48,10 @@ impl Shared {
 
     /// Looks at the state, and changes nothing that others wait for.
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut State, Instant, &mut Wakers) -> T) -> T {
-        let now = Instant::now();
         let mut wakers = Wakers::default();
         let mut state = self.lock();
+        // Read under the lock, so that time goes back for no thread.
+        let now = Instant::now();
         let result = look(&mut state, now, &mut wakers);
         let news = state.news(now);
         drop(state);
@@ -78,8 +73,8 @@ impl Shared {
     }
 
     pub(super) fn snapshot(&self) -> RateLimitSnapshot {
-        let now = Instant::now();
         let state = self.lock();
+        let now = Instant::now();
         RateLimitSnapshot::new(&state.bucket, state.queue.waiting(), now)
     }
 
@@ -98,7 +93,7 @@ impl State {
     }
 
     fn news(&mut self, now: Instant) -> News {
-        self.seen.news(&self.bucket, now)
+        self.seen.news(&self.bucket, self.queue.waiting(), now)
     }
 }
 

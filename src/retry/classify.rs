@@ -69,6 +69,9 @@ fn known(cause: &(dyn Error + 'static)) -> Option<(Outcome, &'static str)> {
     if cause.is::<AttemptsFailed>() || cause.is::<DeadlinePassed>() {
         return Some((Outcome::Final, "retried"));
     }
+    if crate::limit::did_not_wait(cause) {
+        return Some((Outcome::Final, "rate_limit"));
+    }
     if cause.is::<http::uri::InvalidUri>() || cause.is::<http::uri::InvalidUriParts>() {
         return Some((Outcome::Final, "uri"));
     }

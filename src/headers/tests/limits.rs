@@ -302,8 +302,18 @@ fn both_kinds_of_headers_must_agree() {
         with(&[policy, ("ratelimit", "\"default\";r=99;t=30")]),
         with_window(x_said, 60)
     );
+    let bytes = (
+        "ratelimit-policy",
+        "\"bytes\";q=100;w=1;qu=\"content-bytes\"",
+    );
+    assert_eq!(with(&[bytes]), Some(x_said));
+    assert_eq!(with(&[bytes, policy]), with_window(x_said, 60));
     // What can't be read contradicts nothing.
     assert_eq!(with(&[("ratelimit", "limit=?")]), Some(x_said));
+    assert_eq!(
+        with(&[("ratelimit", "limit=1000, remaining=99, reset=30")]),
+        None
+    );
     assert_eq!(
         with(&[("ratelimit", "limit=100, remaining=98, reset=30")]),
         None

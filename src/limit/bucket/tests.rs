@@ -143,7 +143,7 @@ fn several_refusals_at_once_are_one_pause() {
     assert_eq!(bucket.mode(now), Mode::Paced);
     let until = bucket.paused_until(now).unwrap();
     assert_eq!(until, now + 12 * SECOND);
-    assert_eq!(bucket.credit(until), 1, "a pause earns nothing");
+    assert_eq!(bucket.at_once(until), 1, "a pause earns nothing");
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn more_counted_than_sent_means_others() {
     let sent = bucket.send(now, None);
     bucket.answered(sent, said(100, 97, 120), now);
     assert_eq!(bucket.mode(now), Mode::Shared);
-    assert_eq!(bucket.credit(now), 0);
+    assert_eq!(bucket.at_once(now), 0);
     let Verdict::Later(Rule::Shared, Some(until)) = bucket.verdict(now) else {
         panic!("it is shared");
     };
@@ -330,7 +330,7 @@ fn credit_needs_as_many_left() {
     let sent = send(&mut bucket, &mut now);
     bucket.answered(sent, said(4, 3, 60), now);
     now += 100 * SECOND;
-    assert_eq!(bucket.credit(now), 25);
+    assert_eq!(bucket.at_once(now), 25);
     assert_eq!(bucket.verdict(now), Verdict::Now(3));
     for _ in 0..3 {
         bucket.send(now, None);
@@ -346,10 +346,10 @@ fn a_request_that_waited_uses_no_credit() {
     let sent = send(&mut bucket, &mut now);
     bucket.answered(sent, None, now);
     let began = now + 100 * SECOND;
-    assert_eq!(bucket.credit(began), 5);
+    assert_eq!(bucket.at_once(began), 5);
     now = began + SECOND;
     bucket.send(now, Some(began));
-    assert_eq!(bucket.credit(now), 0);
+    assert_eq!(bucket.at_once(now), 0);
 }
 
 #[test]
@@ -361,7 +361,7 @@ fn the_users_burst_is_the_most_that_is_earned() {
         let sent = send(&mut bucket, &mut now);
         bucket.answered(sent, None, now);
         now += 200 * SECOND;
-        assert_eq!(bucket.credit(now), earned);
+        assert_eq!(bucket.at_once(now), earned);
     }
 }
 

@@ -210,14 +210,19 @@ impl Bucket {
         self.server.last()
     }
 
-    /// How many requests of others the server counts, as far as its answers show.
-    pub(in crate::limit) const fn others(&self) -> u32 {
-        self.server.neighbours.others()
+    /// Whether others were seen to use the key, now or not long ago.
+    pub(in crate::limit) fn is_shared(&self, now: Instant) -> bool {
+        !self.server.neighbours.are_gone(self.span, now)
     }
 
     /// How many may leave at once because nothing was sent before; at least one as soon as one is due.
-    pub(in crate::limit) fn credit(&self, now: Instant) -> u32 {
+    pub(in crate::limit) fn at_once(&self, now: Instant) -> u32 {
         self.pacer.fitting(self.earned(now), now)
+    }
+
+    /// How many requests of others the server counts, as far as its answers show.
+    pub(in crate::limit) const fn others(&self) -> u32 {
+        self.server.neighbours.others()
     }
 }
 

@@ -1,0 +1,74 @@
+//! Several threads, in real time: a paused clock belongs to one.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+use super::*;
+
+/// better-bucket before 1.1 read the clock before it took the bucket, and let 36 to 527 times too much through.
+#[test]
+fn threads_that_hammer_get_no_more_than_one_would() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let step = Duration::from_micros(6_027);
+    let limit = PlotonRateLimit::new(requests(10_000));
+    let sent = AtomicUsize::new(0);
+    let service = limit.layer(service_fn(async |_: Request<()>| {
+        Ok::<_, Infallible>(Response::new(()))
+    }));
+    let start = Instant::now();
+    let hammer = |mut service: RateLimitService<_>| {
+        let _entered = runtime.enter();
+        while Instant::now() - start < Duration::from_millis(100) {
+            let mut context = task::spawn(());
+            if context.enter(|cx, _| service.poll_ready(cx)).is_ready()
+                && task::spawn(service.call(get())).poll().is_ready()
+            {
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            let service = service.clone();
+            scope.spawn(|| hammer(service));
+        }
+    });
+    let took = Instant::now() - start;
+    let sent = sent.into_inner();
+    let most = 2 + took.as_micros() as usize / step.as_micros() as usize;
+    assert!((1..=most).contains(&sent), "{sent} of {most}");
+    assert_eq!(limit.handle().snapshot().waiting, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn tasks_on_several_threads_are_all_served_and_some_give_up() {
+    let limit = PlotonRateLimit::new(requests(120_000));
+    let service = limit.layer(service_fn(async |_: Request<()>| {
+        tokio::task::yield_now().await;
+        Ok::<_, Infallible>(Response::new(()))
+    }));
+    let mut tasks = JoinSet::new();
+    for n in 0..40 {
+        let service = service.clone();
+        tasks.spawn(async move {
+            for round in 0..10 {
+                let call = service.clone().oneshot(get());
+                if (n + round) % 4 == 0 {
+                    let _ = time::timeout(Duration::from_micros(1_500), call).await;
+                } else {
+                    call.await.unwrap();
+                }
+            }
+        });
+    }
+    time::timeout(60 * SECOND, tasks.join_all())
+        .await
+        .expect("hangs");
+    let snapshot = limit.handle().snapshot();
+    assert_eq!((snapshot.in_flight, snapshot.waiting), (0, 0));
+}

@@ -251,6 +251,7 @@ fn a_window_is_proved_by_the_first_answer_whose_order_is_known() {
     let mut bucket = bucket(100);
     use_up(&mut bucket, &mut now, 60, 6);
     let [before, overtaken] = [0, 1].map(|_| send(&mut bucket, &mut now));
+    now += SECOND / 10;
     bucket.answered(before, said(100, 5, 60), now);
     let after = send(&mut bucket, &mut now);
     bucket.answered(overtaken, said(100, 99, 120), now);

@@ -434,8 +434,7 @@ impl World {
         }
     }
 
-    /// Paced, never more than the plan are unanswered or were answered within a window. In window mode, the probe goes
-    /// when the window has ended on the server.
+    /// Paced, never more than the plan are unanswered or were answered within a window.
     fn check_send(&mut self, client: usize, now: Duration) {
         let window = self.case.window;
         let this = &mut self.clients[client];

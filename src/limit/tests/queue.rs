@@ -112,6 +112,18 @@ async fn whoever_is_dropped_leaves_and_the_others_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_own_queue_is_asked_before_the_inner_service() {
+    let inner = ConcurrencyLimit::new(server(&Arc::default(), |_| 20), 1);
+    let mut permit = inner.clone();
+    let limit = PlotonRateLimit::new(Plan::Production);
+    limit.handle().pause_until(Instant::now() + SECOND);
+    let mut service = limit.layer(inner);
+    let mut context = task::spawn(());
+    context.enter(|cx, _| assert_pending!(service.poll_ready(cx)));
+    context.enter(|cx, _| assert_ready_ok!(permit.poll_ready(cx)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_readiness_of_the_inner_service_is_held_while_a_token_is_awaited() {
     let (limit, other, mut handle) = answered_once().await;
     let inner = ConcurrencyLimit::new(server(&Arc::default(), |_| 20), 1);

@@ -10,15 +10,33 @@ use super::{
     cut::Cut,
     jump::surely_counting,
     pacer::Pacer,
-    pause::{Gate, Pause},
-    queue::Pace,
+    pause::Pause,
     ring::{AnswerRing, MAY_STILL_ARRIVE},
-    rule::{Mode, Rule, Verdict},
+    rule::Mode,
     said::Said,
     time::{Span, later},
     view::{Answer, View},
-    window::Held,
 };
+
+#[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "a test may panic, and reads better so"
+)]
+mod properties;
+#[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "a test may panic, and reads better so"
+)]
+mod simulation;
+#[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "a test may panic, and reads better so"
+)]
+mod tests;
+mod verdict;
 
 /// A request that was sent, to be named again when it ends.
 #[derive(Clone, Copy, Debug)]
@@ -112,131 +130,6 @@ impl Bucket {
     }
 }
 
-/// Whether a request may leave.
-impl Bucket {
-    pub(super) fn verdict(&self, now: Instant) -> Verdict {
-        match self.pause.gate(now) {
-            Gate::Open => self.by_mode(now),
-            Gate::OneProbe => self.probe(now),
-            Gate::Beside => self.paced(now),
-            Gate::Paused(until) => after(Rule::Paused, until, self.probe(until)),
-            Gate::ProbeOut(until) => after(Rule::Probe, until, self.paced(until)),
-        }
-    }
-
-    fn by_mode(&self, now: Instant) -> Verdict {
-        if !self.server.windows.is_trusted() {
-            return self.paced(now);
-        }
-        if self.server.windows.has_ended(now) {
-            return Verdict::Now(1);
-        }
-        match self
-            .server
-            .windows
-            .fitting(self.left_of_window(), self.plan, self.span, now)
-        {
-            Ok(free) => Verdict::Now(free),
-            Err(Held::Kept(until)) => Verdict::Later(Rule::Kept, Some(until)),
-            Err(Held::UsedUp(until)) => Verdict::Later(Rule::Window, Some(until)),
-        }
-    }
-
-    /// One request, that need not be paced: the pause before it was longer than a step.
-    fn probe(&self, now: Instant) -> Verdict {
-        if self.server.windows.is_trusted() {
-            return match self.by_mode(now) {
-                Verdict::Now(_) => Verdict::Now(1),
-                held => held,
-            };
-        }
-        match self.ring.fitting(self.n, now) {
-            Ok(_) => Verdict::Now(1),
-            Err(until) => Verdict::Later(Rule::Ring, until),
-        }
-    }
-
-    fn paced(&self, now: Instant) -> Verdict {
-        match self.ring.fitting(self.n, now) {
-            Ok(free) => match self.step(now) {
-                Verdict::Now(fitting) => Verdict::Now(fitting.min(free)),
-                held => held,
-            },
-            Err(Some(until)) => after(Rule::Ring, until, self.step(until)),
-            Err(None) => Verdict::Later(Rule::Ring, None),
-        }
-    }
-
-    /// What the pacer says, the ring aside.
-    fn step(&self, now: Instant) -> Verdict {
-        if self.server.neighbours.are_seen(now) {
-            return self.shared_step(now);
-        }
-        let left = self.left_for_credit();
-        if left == Some(0) {
-            return due(Rule::Paced, self.pacer.due_without_credit(), 1, now);
-        }
-        let earned = self.earned(now);
-        let fitting = self.pacer.fitting(earned, now).max(1);
-        let fitting = fitting.min(left.unwrap_or(u32::MAX));
-        due(Rule::Paced, self.pacer.due(), fitting, now)
-    }
-
-    fn shared_step(&self, now: Instant) -> Verdict {
-        let remaining = self.server.left.remaining().unwrap_or(0);
-        let step = self
-            .server
-            .neighbours
-            .step(self.pacer.interval(), self.plan, remaining);
-        let at = self.pacer.due_by_steps_of(step);
-        let left = remaining.saturating_sub(self.unanswered());
-        if left >= self.server.neighbours.needed() {
-            return due(Rule::Shared, at, 1, now);
-        }
-        if self.in_flight() > 0 {
-            return Verdict::Later(Rule::Shared, None);
-        }
-        let at = at.max(self.pacer.due_without_credit());
-        due(
-            Rule::Shared,
-            at.max(self.server.neighbours.retry(step)),
-            1,
-            now,
-        )
-    }
-
-    /// Requests that may have been counted although no answer said so.
-    const fn unanswered(&self) -> u32 {
-        self.ring
-            .in_flight()
-            .saturating_add(self.server.unknown.count())
-    }
-
-    /// What is left in window mode. Where the plan is a part of the server's limit, a part of its window is left.
-    fn left_of_window(&self) -> u32 {
-        let left = self.server.windows.left(self.unanswered());
-        match self.server.last() {
-            Some(said) if said.limit > self.plan => left.min(
-                self.plan
-                    .saturating_sub(self.server.windows.ours(self.next)),
-            ),
-            _ => left,
-        }
-    }
-
-    /// How many may use credit: as many as the server would take; `None` where it says nothing, or there is no credit.
-    fn left_for_credit(&self) -> Option<u32> {
-        let remaining = self.server.left.remaining()?;
-        let has_credit = self.credit.sees_headers() && self.credit.most(self.plan) > 1;
-        has_credit.then(|| remaining.saturating_sub(self.unanswered()))
-    }
-
-    fn earned(&self, now: Instant) -> Duration {
-        self.credit
-            .earned(self.plan, self.pacer.interval(), self.span, now)
-    }
-}
-
 /// What happens to a request.
 impl Bucket {
     /// A request leaves at `now`: takes its token. `waited_since` is when it became the first in the queue, if it waited.
@@ -265,7 +158,7 @@ impl Bucket {
             Duration::ZERO
         };
         let more = self.pacer.charge(credit, now);
-        self.credit.sent(more && earns, now);
+        self.credit.sent(more && earns, waited, now);
     }
 
     /// The server answered, with anything but 429.
@@ -389,8 +282,10 @@ impl Bucket {
         self.pacer.push_to(until);
     }
 
-    /// Refused although paced: due to credit, or else, where nearly the whole plan was used and by nobody else, because the
-    /// server counts more strictly than it says (some estimate their window).
+    /// Refused although paced. Either credit was used; or too little of the plan for it to be our fault, so others use the
+    /// key, even if Remaining is too small a number to show them (it is where the server's burst is a part of the plan); or
+    /// nearly all of the plan, by nobody else, and the server counts more strictly than it says (some estimate their
+    /// window).
     fn blame_pacing(&mut self, now: Instant) {
         if self.credit.refused(self.plan, self.span, now) {
             return;
@@ -416,96 +311,3 @@ impl Bucket {
         (self.plan / 100).max(1)
     }
 }
-
-/// What it is like now.
-impl Bucket {
-    pub(super) const fn plan(&self) -> u32 {
-        self.plan
-    }
-
-    pub(super) const fn in_flight(&self) -> u32 {
-        self.ring.in_flight()
-    }
-
-    /// How many more would be within the plan at `now`, or are left of the server's window; they may have to be paced.
-    pub(super) fn remaining(&self, now: Instant) -> u32 {
-        let within_plan = self.n.saturating_sub(self.ring.count(now));
-        match self.mode(now) {
-            Mode::Window if self.server.windows.has_ended(now) => self.plan,
-            Mode::Window => self.left_of_window(),
-            Mode::Paced => within_plan,
-            Mode::Shared => {
-                let remaining = self.server.left.remaining().unwrap_or(0);
-                within_plan.min(remaining.saturating_sub(self.unanswered()))
-            }
-        }
-    }
-
-    pub(super) fn paused_until(&self, now: Instant) -> Option<Instant> {
-        self.pause.until(now)
-    }
-
-    pub(super) fn mode(&self, now: Instant) -> Mode {
-        if self.server.windows.is_trusted() {
-            Mode::Window
-        } else if self.server.neighbours.are_seen(now) {
-            Mode::Shared
-        } else {
-            Mode::Paced
-        }
-    }
-
-    /// How fast tokens come.
-    pub(super) fn pace(&self, now: Instant) -> Pace {
-        match self.mode(now) {
-            Mode::Window => Pace {
-                many: self.plan,
-                often: self.span.longest,
-            },
-            Mode::Paced | Mode::Shared => Pace {
-                many: 1,
-                often: self.pacer.interval(),
-            },
-        }
-    }
-
-    /// What the last answer with headers said.
-    pub(super) fn said(&self) -> Option<Said> {
-        self.server.last()
-    }
-
-    /// Whether others were seen to use the key, now or not long ago.
-    pub(super) fn is_shared(&self, now: Instant) -> bool {
-        !self.server.neighbours.are_gone(self.span, now)
-    }
-
-    /// How many may leave at once because nothing was sent before; at least one as soon as one is due.
-    pub(super) fn at_once(&self, now: Instant) -> u32 {
-        self.pacer.fitting(self.earned(now), now)
-    }
-
-    /// How many requests of others the server counts, as far as its answers show.
-    pub(super) const fn others(&self) -> u32 {
-        self.server.neighbours.others()
-    }
-}
-
-/// Held by `rule` until an instant, and then by what would hold a request at that instant.
-fn after(rule: Rule, until: Instant, then: Verdict) -> Verdict {
-    let until = match then {
-        Verdict::Now(_) => Some(until),
-        Verdict::Later(_, then) => then,
-    };
-    Verdict::Later(rule, until)
-}
-
-/// `count` may leave as soon as `at` has come.
-fn due(rule: Rule, at: Option<Instant>, count: u32, now: Instant) -> Verdict {
-    match at {
-        Some(at) if at > now => Verdict::Later(rule, Some(at)),
-        _ => Verdict::Now(count),
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -91,16 +91,15 @@ impl Credit {
         self.given
     }
 
-    /// A request left; `more` could follow at once.
-    pub(super) fn sent(&mut self, more: bool, now: Instant) {
+    /// A request left; `more` could follow at once, because of credit.
+    pub(super) fn sent(&mut self, more: bool, waited: bool, now: Instant) {
         if let Start::NothingSent = self.start {
             self.start = Start::Since(now);
         }
         if more {
             self.used = Some(now);
-        } else {
-            self.given = false;
         }
+        self.given &= more && waited;
         if self.cut.is_over(now) {
             self.halved = self.halved.saturating_sub(1);
             self.cut.gave_back(self.halved > 0, now);
@@ -162,7 +161,7 @@ mod tests {
         let start = Instant::now();
         let mut credit = Credit::new();
         assert_eq!(credit.earned(100, T, span(), start), LATENESS);
-        credit.sent(false, start);
+        credit.sent(false, false, start);
         let end = start + span().longest;
         let before = end - Duration::from_nanos(1);
         assert_eq!(credit.earned(100, T, span(), before), LATENESS);
@@ -178,14 +177,17 @@ mod tests {
     fn an_unused_window_gives_all_at_once_at_the_first_word_only() {
         let start = Instant::now();
         let mut credit = Credit::new();
-        credit.sent(false, start);
+        credit.sent(false, false, start);
         assert!(credit.heard(true, span(), start));
         assert!(credit.is_given());
         assert_eq!(credit.earned(100, T, span(), start), 24 * T);
-        credit.sent(true, start);
+        credit.sent(true, true, start);
         assert!(credit.is_given());
-        credit.sent(false, start);
-        assert!(!credit.is_given());
+        credit.sent(true, false, start);
+        assert!(
+            !credit.is_given(),
+            "whoever comes later did not wait for it"
+        );
         assert!(!credit.heard(true, span(), start));
     }
 
@@ -193,7 +195,7 @@ mod tests {
     fn the_word_that_the_window_is_used_gives_nothing() {
         let start = Instant::now();
         let mut credit = Credit::new();
-        credit.sent(false, start);
+        credit.sent(false, false, start);
         assert!(!credit.heard(false, span(), start));
         assert!(!credit.heard(true, span(), start));
         assert_eq!(credit.earned(100, T, span(), start), LATENESS);
@@ -205,7 +207,7 @@ mod tests {
         let mut credit = Credit::new();
         credit.set_most(NonZeroU32::new(9).unwrap());
         assert!(!credit.refused(100, span(), start), "none was used");
-        credit.sent(true, start);
+        credit.sent(true, false, start);
         let late = start + 2 * span().longest;
         assert!(!credit.refused(100, span(), late));
         assert_eq!(credit.most(100), 9);
@@ -214,7 +216,7 @@ mod tests {
             assert_eq!(credit.most(100), most);
         }
         for most in [2, 4, 9, 9] {
-            credit.sent(false, start + 8 * HOUR * most);
+            credit.sent(false, false, start + 8 * HOUR * most);
             assert_eq!(credit.most(100), most);
         }
         assert_eq!(credit.most(5), 5, "never more than the plan");

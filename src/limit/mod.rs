@@ -25,8 +25,6 @@ mod said;
 mod service;
 mod shared;
 #[cfg(test)]
-mod simulation;
-#[cfg(test)]
 mod tests;
 mod time;
 mod view;

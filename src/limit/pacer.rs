@@ -39,10 +39,14 @@ impl Pacer {
         self.tat
     }
 
-    /// When it may leave if idleness earned nothing: an interval after the last one.
+    /// When an interval has passed since the last one.
+    pub(super) fn spaced(&self) -> Option<Instant> {
+        self.last.map(|last| later(last, self.interval))
+    }
+
+    /// When it may leave if idleness earned nothing.
     pub(super) fn due_without_credit(&self) -> Option<Instant> {
-        let spaced = self.last.map(|last| later(last, self.interval));
-        self.tat.max(spaced)
+        self.tat.max(self.spaced())
     }
 
     /// When it may leave if the steps are as long as `step`, which is no shorter than the interval.

@@ -196,6 +196,28 @@ mod tests {
     }
 
     #[test]
+    fn the_answer_to_a_request_from_before_a_probe_is_not_the_probes() {
+        let start = Instant::now();
+        let mut pause = Pause::new();
+        pause.send(0, false, start);
+        pause.answered(0);
+        pause.send(1, false, start);
+        assert_eq!(pause.gate(start), Gate::Open);
+        pause.send(2, true, start);
+        let held = Gate::ProbeOut(start + PROBE_PATIENCE);
+        assert_eq!(pause.gate(start), held);
+        pause.answered(1);
+        assert_eq!(pause.gate(start), held);
+        pause.send(3, true, start + PROBE_PATIENCE);
+        pause.answered(3);
+        assert_eq!(
+            pause.gate(start),
+            Gate::Open,
+            "it was sent later, beside the probe"
+        );
+    }
+
+    #[test]
     fn refusals_of_one_burst_are_one_pause_that_is_never_shortened() {
         let start = Instant::now();
         let mut pause = Pause::new();

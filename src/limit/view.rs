@@ -26,8 +26,10 @@ pub(super) struct View {
     names: ServerClock,
     /// Learned from `Date`, where there is one: more exact at the beginning.
     dates: ServerClock,
-    /// The last headers, and when they came.
-    last: Option<(Said, Instant)>,
+    /// The last headers.
+    last: Option<Said>,
+    /// When the first request ended without headers; `Some` where none came since.
+    silent: Option<Instant>,
 }
 
 /// An answer that came, and what we know of ourselves then.
@@ -54,7 +56,8 @@ impl View {
     /// An answer says what is left. Returns whether it shows that a whole window of its Limit opened.
     pub(super) fn heard(&mut self, said: Said, answer: Answer) -> bool {
         let Answer { now, span, .. } = answer;
-        self.last = Some((said, now));
+        self.last = Some(said);
+        self.silent = None;
         self.unknown.answered(answer.sent);
         self.left.answered(answer.sent, said.remaining, now);
         let heard = self.read(said, answer);
@@ -150,9 +153,8 @@ impl View {
     /// that they seem to have gone.
     pub(super) fn unheard(&mut self, arrived: Instant, span: Span, now: Instant) -> bool {
         self.unknown.add(arrived);
-        let gone = self
-            .last
-            .is_some_and(|(_, at)| now.saturating_duration_since(at) >= span.longest);
+        let silent = *self.silent.get_or_insert(now);
+        let gone = later(silent, span.longest) <= now;
         if gone {
             self.windows.leave();
             self.neighbours.unheard();
@@ -169,15 +171,16 @@ impl View {
         self.left.set(remaining, now);
         self.jump.set(answer.sent, remaining, now);
         let said = said?;
-        self.last = Some((said, now));
+        self.last = Some(said);
+        self.silent = None;
         let heard = self.read(said, answer);
         self.neighbours.refused(heard, now);
         within(said, span).map(|_| heard.reset.saturating_duration_since(now))
     }
 
     /// What the last answer with headers said.
-    pub(super) fn last(&self) -> Option<Said> {
-        self.last.map(|(said, _)| said)
+    pub(super) const fn last(&self) -> Option<Said> {
+        self.last
     }
 
     /// Reads the server's clock from an answer.
@@ -212,4 +215,109 @@ fn within(said: Said, span: Span) -> Option<Duration> {
         said.date
             .is_none_or(|date| *reset <= date.saturating_add(farthest))
     })
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "a test may panic, and reads better so"
+)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::limit::window::Held;
+
+    /// How a server's Reset is rounded to seconds.
+    #[derive(Clone, Copy, Debug)]
+    enum Rounding {
+        Up,
+        Down,
+        /// From a time to live in rounded seconds.
+        TimeToLive,
+    }
+
+    /// In milliseconds of the server's clock.
+    fn reset(end: u64, at: u64, rounding: Rounding) -> u64 {
+        match rounding {
+            Rounding::Up => end.div_ceil(1_000),
+            Rounding::Down => end / 1_000,
+            Rounding::TimeToLive => at / 1_000 + (end - at + 500) / 1_000,
+        }
+    }
+
+    fn end(view: &View, span: Span, now: Instant) -> Option<Instant> {
+        match view.windows.fitting(0, 100, span, now) {
+            Err(Held::UsedUp(end)) => Some(end),
+            _ => None,
+        }
+    }
+
+    /// Requests, by the time since the last one and how long each is on its way and its answer back, in milliseconds.
+    fn requests() -> impl Strategy<Value = Vec<(u64, u64, u64)>> {
+        let gap = prop_oneof![0_u64..20_000, 0_u64..300];
+        let way = || prop_oneof![8 => 0_u64..300, 1 => 0_u64..4_000];
+        prop::collection::vec((gap, way(), way()), 1..60)
+    }
+
+    proptest! {
+        /// Whatever the server's clock shows, however fast it goes, however it rounds and however long answers take.
+        #[test]
+        fn a_window_is_never_taken_for_ended_before_it_is(
+            requests in requests(),
+            skew in 0_u64..2_000_000_000_000,
+            drift in -200_i64..=200,
+            rounding in prop_oneof![Just(Rounding::Up), Just(Rounding::Down), Just(Rounding::TimeToLive)],
+            anchored in any::<bool>(),
+        ) {
+            let start = Instant::now();
+            let span = Span::new(Duration::from_secs(60));
+            let shown = |at: u64| skew + at + at * u64::try_from(200 + drift).unwrap() / 1_000_000;
+            let (mut sent, mut arrivals) = (0, Vec::new());
+            for (gap, there, back) in requests {
+                sent += gap;
+                arrivals.push((sent + there, sent, sent + there + back));
+            }
+            arrivals.sort_unstable();
+            let (mut window_end, mut answers) = (0, Vec::new());
+            for (arrived, sent, received) in arrivals {
+                let at = shown(arrived);
+                if at >= window_end {
+                    window_end = if anchored { at + 60_000 } else { (at / 60_000 + 1) * 60_000 };
+                }
+                answers.push((received, sent, reset(window_end, at, rounding), window_end));
+            }
+            answers.sort_unstable();
+            let mut view = View::default();
+            let mut newest = None;
+            for (received, sent, reset, window_end) in answers {
+                let now = start + Duration::from_millis(received);
+                let before = end(&view, span, now);
+                let answer = Answer {
+                    now,
+                    sent: start + Duration::from_millis(sent),
+                    window: 0,
+                    ours: 0,
+                    recent: 0,
+                    total: 0,
+                    in_flight: 0,
+                    plan: 100,
+                    span,
+                };
+                view.heard(
+                    Said { limit: 100, remaining: 50, reset: Some(Duration::from_secs(reset)), date: None, window: None },
+                    answer,
+                );
+                let after = end(&view, span, now).unwrap();
+                if newest.is_none_or(|newest| newest < window_end) {
+                    newest = Some(window_end);
+                } else {
+                    prop_assert!(after <= before.unwrap(), "it moved later");
+                }
+                // By the server's clock, at an instant that may be before the start of the run.
+                let ends = shown(u64::try_from((after - start).as_millis()).unwrap());
+                prop_assert!(ends + 1 >= newest.unwrap(), "{ends} {newest:?}");
+            }
+        }
+    }
 }

@@ -87,6 +87,14 @@ pub(crate) enum Headers {
 
 impl Headers {
     pub(crate) const ALL: [Self; 3] = [Self::Always, Self::OnRefusal, Self::Never];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Always => "all",
+            Self::OnRefusal => "429 only",
+            Self::Never => "never",
+        }
+    }
 }
 
 /// What the server says to one request.

@@ -86,6 +86,9 @@ async fn no_server_with_twenty_requests_in_two_seconds_refuses_one() {
     for (model, headers, (answered, refused)) in runs.join_all().await {
         assert_eq!(refused, 0, "{model:?}, {headers:?}");
         // An even pace has room for 250 ms in each window of two seconds, and a machine may be busy.
-        assert!(answered >= 3 * N.get(), "{model:?}, {headers:?}: {answered}");
+        assert!(
+            answered >= 3 * N.get(),
+            "{model:?}, {headers:?}: {answered}"
+        );
     }
 }

@@ -231,9 +231,10 @@ impl Queue {
         let Some((ticket, due)) = self.expected.take() else {
             return;
         };
-        if later(due, PARKED) <= now
-            && let Some(waiter) = self.waiting.remove(&ticket)
-        {
+        if later(due, PARKED) > now {
+            return;
+        }
+        if let Some(waiter) = self.waiting.remove(&ticket) {
             wakers.unused.extend(waiter.waker);
             self.passed.insert(ticket);
         }

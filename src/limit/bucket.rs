@@ -132,7 +132,7 @@ impl Bucket {
 
 /// What happens to a request.
 impl Bucket {
-    /// A request leaves at `now`: takes its token. `waited_since` is when it became the first in the queue, if it waited.
+    /// A request leaves at `now`: takes its token. `waited_since` is when it began to wait for its turn, if it waited.
     pub(super) fn send(&mut self, now: Instant, waited_since: Option<Instant>) -> Sent {
         let alone = self.server.windows.has_ended(now);
         let sent = Sent {
@@ -143,22 +143,24 @@ impl Bucket {
             paced: !self.server.windows.is_trusted(),
         };
         self.next = self.next.saturating_add(1);
-        self.charge(now, waited_since.is_some_and(|since| since < now));
+        self.charge(now, waited_since);
         self.ring.send();
         self.pause.send(sent.number, alone, now);
         self.give_back_a_step(now);
         sent
     }
 
-    fn charge(&mut self, now: Instant, waited: bool) {
-        let earns = self.mode(now) == Mode::Paced && (!waited || self.credit.is_given());
+    /// Whoever waited, waited because idleness had earned nothing: it uses no credit, and none of the time until now counts.
+    fn charge(&mut self, now: Instant, waited_since: Option<Instant>) {
+        let idle = waited_since.is_none_or(|since| since >= now || self.credit.forgives(since));
+        let earns = idle && self.mode(now) == Mode::Paced;
         let credit = if earns {
             self.earned(now)
         } else {
             Duration::ZERO
         };
         let more = self.pacer.charge(credit, now);
-        self.credit.sent(more && earns, waited, now);
+        self.credit.sent(more && earns, now);
     }
 
     /// The server answered, with anything but 429.

@@ -26,8 +26,8 @@ pub(super) struct Credit {
     halved: u32,
     cut: Cut,
     used: Option<Instant>,
-    /// The server said that its window is unused: even those who waited for its first word may go at once.
-    given: bool,
+    /// When the server's first word was that its window is unused: those who waited for it may go at once.
+    given: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Credit {
             halved: 0,
             cut: Cut::default(),
             used: None,
-            given: false,
+            given: None,
         }
     }
 
@@ -86,20 +86,19 @@ impl Credit {
         self.seen
     }
 
-    /// Whether what is there was given by the server's word, and not earned by idleness.
-    pub(super) const fn is_given(&self) -> bool {
-        self.given
+    /// Whether to have waited since `since` costs nothing: it was for the word that the window is unused.
+    pub(super) fn forgives(&self, since: Instant) -> bool {
+        self.given.is_some_and(|given| since <= given)
     }
 
     /// A request left; `more` could follow at once, because of credit.
-    pub(super) fn sent(&mut self, more: bool, waited: bool, now: Instant) {
+    pub(super) fn sent(&mut self, more: bool, now: Instant) {
         if let Start::NothingSent = self.start {
             self.start = Start::Since(now);
         }
         if more {
             self.used = Some(now);
         }
-        self.given &= more && waited;
         if self.cut.is_over(now) {
             self.halved = self.halved.saturating_sub(1);
             self.cut.gave_back(self.halved > 0, now);
@@ -114,11 +113,12 @@ impl Credit {
         let Start::Since(start) = self.start else {
             return false;
         };
-        self.given = first && unused && now < later(start, span.longest);
-        if self.given {
+        let is_given = first && unused && now < later(start, span.longest);
+        if is_given {
             self.start = Start::Unused;
+            self.given = Some(now);
         }
-        self.given
+        is_given
     }
 
     /// Answers carry headers no longer.
@@ -161,7 +161,7 @@ mod tests {
         let start = Instant::now();
         let mut credit = Credit::new();
         assert_eq!(credit.earned(100, T, span(), start), LATENESS);
-        credit.sent(false, false, start);
+        credit.sent(false, start);
         let end = start + span().longest;
         let before = end - Duration::from_nanos(1);
         assert_eq!(credit.earned(100, T, span(), before), LATENESS);
@@ -177,17 +177,11 @@ mod tests {
     fn an_unused_window_gives_all_at_once_at_the_first_word_only() {
         let start = Instant::now();
         let mut credit = Credit::new();
-        credit.sent(false, false, start);
+        credit.sent(false, start);
         assert!(credit.heard(true, span(), start));
-        assert!(credit.is_given());
         assert_eq!(credit.earned(100, T, span(), start), 24 * T);
-        credit.sent(true, true, start);
-        assert!(credit.is_given());
-        credit.sent(true, false, start);
-        assert!(
-            !credit.is_given(),
-            "whoever comes later did not wait for it"
-        );
+        assert!(credit.forgives(start));
+        assert!(!credit.forgives(start + T), "it waited for something else");
         assert!(!credit.heard(true, span(), start));
     }
 
@@ -195,7 +189,7 @@ mod tests {
     fn the_word_that_the_window_is_used_gives_nothing() {
         let start = Instant::now();
         let mut credit = Credit::new();
-        credit.sent(false, false, start);
+        credit.sent(false, start);
         assert!(!credit.heard(false, span(), start));
         assert!(!credit.heard(true, span(), start));
         assert_eq!(credit.earned(100, T, span(), start), LATENESS);
@@ -207,7 +201,7 @@ mod tests {
         let mut credit = Credit::new();
         credit.set_most(NonZeroU32::new(9).unwrap());
         assert!(!credit.refused(100, span(), start), "none was used");
-        credit.sent(true, false, start);
+        credit.sent(true, start);
         let late = start + 2 * span().longest;
         assert!(!credit.refused(100, span(), late));
         assert_eq!(credit.most(100), 9);
@@ -216,7 +210,7 @@ mod tests {
             assert_eq!(credit.most(100), most);
         }
         for most in [2, 4, 9, 9] {
-            credit.sent(false, false, start + 8 * HOUR * most);
+            credit.sent(false, start + 8 * HOUR * most);
             assert_eq!(credit.most(100), most);
         }
         assert_eq!(credit.most(5), 5, "never more than the plan");

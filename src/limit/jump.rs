@@ -22,6 +22,7 @@ struct Answer {
     sent: Instant,
     received: Instant,
     remaining: u32,
+    window: u64,
 }
 
 /// How Remaining changed from one answer to a later one.
@@ -29,9 +30,9 @@ struct Answer {
 pub(super) enum Rise {
     /// It fell, or the order of the two is not known.
     No,
-    /// It rose, as it does on any kind of server in time.
+    /// It rose although no window was reset.
     Slow,
-    /// It rose as only that of a window does.
+    /// It rose, and a window was reset.
     Jump,
 }
 
@@ -44,6 +45,10 @@ pub(super) struct Count {
     pub(super) rate: u32,
     /// Our other answers within [`surely_counting`].
     pub(super) recent: u32,
+    /// The number of its window, by the Resets; 0 where none is known.
+    pub(super) window: u64,
+    /// That window's Reset is a whole window after the last one's.
+    pub(super) is_whole: bool,
 }
 
 impl JumpProof {
@@ -61,32 +66,38 @@ impl JumpProof {
             Some(last) => last.rise(count, span, now),
             None => Rise::No,
         };
-        self.set(sent, count.remaining, now);
+        self.set(sent, count.remaining, count.window, now);
         rise
     }
 
     /// The next answers are compared with this one.
-    pub(super) const fn set(&mut self, sent: Instant, remaining: u32, now: Instant) {
+    pub(super) const fn set(&mut self, sent: Instant, remaining: u32, window: u64, now: Instant) {
         self.last = Some(Answer {
             sent,
             received: now,
             remaining,
+            window,
         });
     }
 }
 
 impl Answer {
     fn rise(self, count: Count, span: Span, now: Instant) -> Rise {
+        if count.remaining <= self.remaining || self.window == 0 {
+            return Rise::No;
+        }
+        let windows = count.window.saturating_sub(self.window);
+        if windows == 0 || windows == 1 && !count.is_whole {
+            return Rise::Slow;
+        }
         let elapsed = now.saturating_duration_since(self.sent);
-        let given_back = given_back(count.rate, elapsed, span.named);
         let expected = u64::from(self.remaining)
             .saturating_add(2)
-            .saturating_add(given_back);
+            .saturating_add(given_back(count.rate, elapsed, span.named));
         let of_a_log = count.limit.saturating_sub(count.recent);
-        if u64::from(count.remaining) >= expected && count.remaining > of_a_log {
+        let is_jump = u64::from(count.remaining) >= expected && count.remaining > of_a_log;
+        if windows == 1 && is_jump {
             Rise::Jump
-        } else if count.remaining > self.remaining {
-            Rise::Slow
         } else {
             Rise::No
         }
@@ -124,29 +135,49 @@ mod tests {
             remaining,
             rate: 100,
             recent,
+            window: 2,
+            is_whole: true,
         }
     }
 
-    /// The rise from 20 to `next`, sent two seconds later and answered after one more, while 80 others count.
-    fn rise(next: u32, recent: u32) -> Rise {
+    /// The rise from 20 to `next`, sent two seconds later and answered after one more.
+    fn rise(next: Count) -> Rise {
         let start = Instant::now();
         let span = Span::new(60 * SECOND);
         let mut proof = JumpProof::default();
-        let first = proof.compare(start, count(20, 79), span, start + SECOND);
+        let before = Count {
+            window: 1,
+            ..count(20, 79)
+        };
+        let first = proof.compare(start, before, span, start + SECOND);
         assert_eq!(first, Rise::No, "nothing to compare with");
         let (sent, now) = (start + 2 * SECOND, start + 3 * SECOND);
-        proof.compare(sent, count(next, recent), span, now)
+        proof.compare(sent, next, span, now)
     }
 
     #[test]
     fn more_than_a_bucket_gives_and_a_log_forgets_is_a_jump() {
         // In three seconds a bucket gives 5, and a tenth more.
-        assert_eq!(rise(99, 80), Rise::Jump);
-        assert_eq!(rise(28, 80), Rise::Jump);
-        assert_eq!(rise(27, 80), Rise::Slow);
-        assert_eq!(rise(21, 80), Rise::Slow);
-        assert_eq!(rise(20, 80), Rise::No);
-        assert_eq!(rise(99, 1), Rise::Slow, "an empty log shows as much");
+        assert_eq!(rise(count(99, 80)), Rise::Jump);
+        assert_eq!(rise(count(28, 80)), Rise::Jump);
+        assert_eq!(rise(count(27, 80)), Rise::No);
+        assert_eq!(rise(count(20, 80)), Rise::No);
+        assert_eq!(rise(count(99, 1)), Rise::No, "an empty log shows as much");
+    }
+
+    #[test]
+    fn only_a_reset_that_moved_by_a_window_makes_a_jump() {
+        let moved = |window, is_whole, remaining| {
+            rise(Count {
+                window,
+                is_whole,
+                ..count(remaining, 80)
+            })
+        };
+        assert_eq!(moved(1, true, 99), Rise::Slow);
+        assert_eq!(moved(2, false, 99), Rise::Slow);
+        assert_eq!(moved(2, false, 20), Rise::No);
+        assert_eq!(moved(3, true, 99), Rise::No, "too much happened between");
     }
 
     #[test]
@@ -154,7 +185,11 @@ mod tests {
         let start = Instant::now();
         let span = Span::new(60 * SECOND);
         let mut proof = JumpProof::default();
-        proof.compare(start, count(20, 80), span, start + SECOND);
+        let before = Count {
+            window: 1,
+            ..count(20, 80)
+        };
+        proof.compare(start, before, span, start + SECOND);
         let together = proof.compare(start, count(99, 80), span, start + 2 * SECOND);
         assert_eq!(together, Rise::No);
         let sent = start + 3 * SECOND;

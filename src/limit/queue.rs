@@ -26,9 +26,9 @@ pub(super) struct Queue {
     /// By ticket: whoever came first is first.
     waiting: BTreeMap<u64, Waiter>,
     called_up: BTreeSet<u64>,
+    /// When somebody was called up last; `None` after all who were had been passed.
+    last_call: Option<Instant>,
     passed: BTreeSet<u64>,
-    /// When somebody was last called up, or used its turn; `None` after the others were passed.
-    last_turn: Option<Instant>,
     /// The first of the waiting, and when it is to come by its own timer; `None` once it came.
     expected: Option<(u64, Instant)>,
     next: u64,
@@ -141,29 +141,24 @@ impl Queue {
     /// Leaves the queue with a token if it is the turn of `ticket`, and waits on where it stands if not;
     /// [`serve`](Self::serve) is due then.
     pub(super) fn take(&mut self, ticket: u64, outlook: Outlook, wakers: &mut Wakers) -> bool {
-        let taken = self.has_turn(ticket, outlook, wakers);
-        if taken {
-            self.called_up.remove(&ticket);
-            self.last_turn = Some(outlook.now);
-        }
-        taken
+        self.has_turn(ticket, outlook, wakers) && self.called_up.remove(&ticket)
     }
 
     /// Something changed: calls up as many as there are tokens, passes those who do nothing, and wakes whom it concerns.
     pub(super) fn serve(&mut self, outlook: Outlook, wakers: &mut Wakers) {
         let now = outlook.now;
         if self
-            .last_turn
+            .last_call
             .is_some_and(|last| later(last, PARKED) <= now)
         {
             self.passed.append(&mut self.called_up);
-            self.last_turn = None;
+            self.last_call = None;
         }
         match outlook.verdict {
             Verdict::Now(tokens) => {
                 self.pass_a_head_that_did_not_come(now, wakers);
                 self.call_up(tokens, now, wakers);
-                let guard = self.last_turn.map(|last| later(last, PARKED));
+                let guard = self.last_call.map(|last| later(last, PARKED));
                 self.wake_by([guard, None], wakers);
             }
             Verdict::Later(_, until) => {
@@ -226,7 +221,7 @@ impl Queue {
                 return;
             };
             self.called_up.insert(ticket);
-            self.last_turn = Some(now);
+            self.last_call = Some(now);
             waiter.wake_by(now, wakers);
             wakers.unused.extend(waiter.waker);
         }
@@ -265,7 +260,7 @@ impl Queue {
             Verdict::Later(_, Some(until)) if is_second => return Some(later(until, PARKED)),
             Verdict::Later(_, until) => until.unwrap_or(outlook.now),
             Verdict::Now(_) if first == ticket || looks_up => {
-                return self.last_turn.map(|last| later(last, PARKED));
+                return self.last_call.map(|last| later(last, PARKED));
             }
             Verdict::Now(_) => outlook.now,
         };

@@ -25,6 +25,7 @@ mod composed;
 mod parked;
 mod queue;
 mod reported;
+mod settings;
 mod threads;
 
 const STEP: Duration = Duration::from_nanos(602_620_000);

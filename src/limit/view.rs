@@ -62,13 +62,6 @@ impl View {
         self.left.answered(answer.sent, said.remaining, now);
         let heard = self.read(said, answer);
         self.neighbours.answered(heard, answer.plan, now);
-        let count = Count {
-            limit: said.limit,
-            remaining: said.remaining,
-            rate: said.limit.max(answer.plan),
-            recent: answer.recent,
-        };
-        let rise = self.jump.compare(answer.sent, count, span, now);
         let Some(reset) = within(said, span) else {
             self.windows.leave();
             return false;
@@ -80,59 +73,55 @@ impl View {
             end: end_of_window(&self.names, Some(reset), span.longest, now),
         };
         match self.windows.which(reset, answer.sent) {
-            Which::Older => false,
-            Which::Contradiction => {
-                self.start_over(told, answer);
+            Which::Older => return false,
+            Which::Contradiction => self.start_over(told, answer),
+            Which::Same => self.same_window(told, answer),
+            Which::Next(later) => self.next_window(told, answer, later),
+        }
+        let count = Count {
+            limit: said.limit,
+            remaining: said.remaining,
+            rate: said.limit.max(answer.plan),
+            recent: answer.recent,
+            window: self.windows.number(),
+            is_whole: self.windows.is_whole(),
+        };
+        match self.jump.compare(answer.sent, count, span, now) {
+            Rise::No => false,
+            Rise::Slow => {
+                self.neighbours.slides(span, now);
                 false
             }
-            Which::Same => {
-                self.same_window(told, answer, rise);
-                false
+            Rise::Jump => {
+                if self.neighbours.are_gone(span, now) {
+                    self.windows.trust();
+                }
+                said.limit.checked_sub(1) == Some(said.remaining)
             }
-            Which::Next(later) => self.next_window(told, answer, rise, later),
         }
     }
 
-    fn same_window(&mut self, told: Told, answer: Answer, rise: Rise) {
-        let Answer { now, span, .. } = answer;
+    fn same_window(&mut self, told: Told, answer: Answer) {
         self.windows.seen(told);
-        if rise != Rise::No {
-            self.neighbours.slides(span, now);
-        }
         let counted = told.limit.saturating_sub(told.remaining);
-        let watched = self.windows.is_trusted() || self.neighbours.shared_for_a_while(now);
+        let watched = self.windows.is_trusted() || self.neighbours.shared_for_a_while(answer.now);
         let ours = self.windows.ours(answer.total);
         if watched && answer.window == self.windows.number() && counted > ours {
-            self.neighbours.share(span, now);
+            self.neighbours.share(answer.span, answer.now);
             self.windows.leave();
         }
     }
 
-    fn next_window(
-        &mut self,
-        told: Told,
-        answer: Answer,
-        rise: Rise,
-        later: Option<Duration>,
-    ) -> bool {
-        let Answer { now, span, .. } = answer;
-        self.open(told, answer);
-        let Some(later) = later else {
+    fn next_window(&mut self, told: Told, answer: Answer, later: Option<Duration>) {
+        let nearly = answer
+            .span
+            .named
+            .saturating_sub(RESOLUTION.saturating_mul(2));
+        let is_whole = later.is_some_and(|later| later >= nearly);
+        self.open(told, is_whole, answer);
+        if !is_whole {
             self.windows.leave();
-            return false;
-        };
-        let nearly = |seconds| span.named.saturating_sub(Duration::from_secs(seconds));
-        if rise != Rise::No && later <= nearly(3) {
-            self.neighbours.slides(span, now);
         }
-        if later < nearly(2) {
-            self.windows.leave();
-            return false;
-        }
-        if rise == Rise::Jump && self.neighbours.are_gone(span, now) {
-            self.windows.trust();
-        }
-        rise == Rise::Jump && told.limit.checked_sub(1) == Some(told.remaining)
     }
 
     /// The server's clock was set back, or what it said of its windows was wrong.
@@ -140,14 +129,15 @@ impl View {
         self.windows.leave();
         self.names = ServerClock::default();
         self.dates = ServerClock::default();
+        self.jump = JumpProof::default();
         let end = later(answer.now, answer.span.longest);
-        self.open(Told { end, ..told }, answer);
+        self.open(Told { end, ..told }, false, answer);
     }
 
-    fn open(&mut self, told: Told, answer: Answer) {
+    fn open(&mut self, told: Told, is_whole: bool, answer: Answer) {
         let may_be_in_it = answer.in_flight.saturating_add(1);
         self.windows
-            .open(told, answer.total, may_be_in_it, answer.now);
+            .open(told, is_whole, answer.total, may_be_in_it, answer.now);
     }
 
     /// A request ended without headers, and had arrived by `arrived` if ever. Returns whether there were none for so long
@@ -170,7 +160,8 @@ impl View {
         self.windows.leave();
         let remaining = said.map_or(0, |said| said.remaining);
         self.left.set(remaining, now);
-        self.jump.set(answer.sent, remaining, now);
+        self.jump
+            .set(answer.sent, remaining, self.windows.number(), now);
         let said = said?;
         self.last = Some(said);
         self.silent = None;

@@ -33,6 +33,8 @@ struct Window {
     end: Instant,
     /// The least Remaining seen in it.
     least: u32,
+    /// Its Reset is a whole window after the last one's.
+    is_whole: bool,
     /// As many of our requests, counted from the first of all, are surely not in it.
     sent_before: u64,
 }
@@ -93,20 +95,33 @@ impl Windows {
         }
     }
 
-    /// The first answer of a window. All but `may_be_in_it` of the `sent` requests are surely not in it.
-    pub(super) fn open(&mut self, told: Told, sent: u64, may_be_in_it: u32, now: Instant) {
+    /// The first answer of a window, whose Reset may be a whole window after the last one's. All but `may_be_in_it` of the
+    /// `sent` requests are surely not in it.
+    pub(super) fn open(
+        &mut self,
+        told: Told,
+        is_whole: bool,
+        sent: u64,
+        may_be_in_it: u32,
+        now: Instant,
+    ) {
         self.number = self.number.saturating_add(1);
         self.current = Some(Window {
             reset: told.reset,
             opened: now,
             end: told.end,
             least: told.remaining,
+            is_whole,
             sent_before: sent.saturating_sub(u64::from(may_be_in_it)),
         });
     }
 
     pub(super) const fn number(&self) -> u64 {
         self.number
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.current.as_ref().is_some_and(|window| window.is_whole)
     }
 
     pub(super) const fn trust(&mut self) {
@@ -195,7 +210,7 @@ mod tests {
         let start = Instant::now();
         let mut windows = Windows::default();
         assert_eq!(windows.which(100 * SECOND, start), Which::Next(None));
-        windows.open(told(100, 9, start), 1, 1, start);
+        windows.open(told(100, 9, start), true, 1, 1, start);
         for reset in [99, 100, 101] {
             assert_eq!(windows.which(reset * SECOND, start), Which::Same);
         }
@@ -211,7 +226,7 @@ mod tests {
         let start = Instant::now();
         let end = start + 60 * SECOND;
         let mut windows = Windows::default();
-        windows.open(told(100, 50, end), 1, 1, start);
+        windows.open(told(100, 50, end), true, 1, 1, start);
         windows.trust();
         windows.seen(told(100, 48, end + SECOND));
         windows.seen(told(101, 49, end));
@@ -233,7 +248,7 @@ mod tests {
         let end = start + 60 * SECOND;
         let freed = start + 7 * SECOND;
         let mut windows = Windows::default();
-        windows.open(told(100, 99, end), 1, 1, start);
+        windows.open(told(100, 99, end), true, 1, 1, start);
         let fitting = |left, now| windows.fitting(left, 100, span, now);
         assert_eq!(fitting(99, start), Ok(97));
         assert_eq!(fitting(2, start), Err(Held::Kept(freed)));
@@ -246,7 +261,7 @@ mod tests {
     fn what_was_on_its_way_when_a_window_opened_may_be_in_it() {
         let start = Instant::now();
         let mut windows = Windows::default();
-        windows.open(told(100, 99, start), 50, 3, start);
+        windows.open(told(100, 99, start), true, 50, 3, start);
         assert_eq!(windows.ours(50), 3);
         assert_eq!(windows.ours(60), 13);
         assert_eq!(windows.number(), 1);

@@ -367,14 +367,10 @@ impl World {
 
     fn send_all(&mut self, client: usize, now: Duration) {
         let at = self.start + now;
-        let mut promised = 0;
         while let Some(&came) = self.clients[client].waiting.front() {
             let this = &mut self.clients[client];
             match this.bucket.verdict(at) {
-                Verdict::Now(count) => {
-                    assert!(count > 0);
-                    promised = count.max(promised);
-                }
+                Verdict::Now(count) => assert!(count > 0),
                 Verdict::Later(rule, None) => {
                     assert!(!this.out.is_empty(), "{rule}, and nothing on its way");
                     break;
@@ -434,8 +430,7 @@ impl World {
         }
     }
 
-    /// Paced, never more than the plan are unanswered or were answered within a window. In window mode, the probe goes
-    /// when the window has ended on the server.
+    /// Paced, never more than the plan are unanswered or were answered within a window.
     fn check_send(&mut self, client: usize, now: Duration) {
         let window = self.case.window;
         let this = &mut self.clients[client];

@@ -112,6 +112,18 @@ async fn whoever_is_dropped_leaves_and_the_others_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_own_queue_is_asked_before_the_inner_service() {
+    let inner = ConcurrencyLimit::new(server(&Arc::default(), |_| 20), 1);
+    let mut permit = inner.clone();
+    let limit = PlotonRateLimit::new(Plan::Production);
+    limit.handle().pause_until(Instant::now() + SECOND);
+    let mut service = limit.layer(inner);
+    let mut context = task::spawn(());
+    context.enter(|cx, _| assert_pending!(service.poll_ready(cx)));
+    context.enter(|cx, _| assert_ready_ok!(permit.poll_ready(cx)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_readiness_of_the_inner_service_is_held_while_a_token_is_awaited() {
     let (limit, other, mut handle) = answered_once().await;
     let inner = ConcurrencyLimit::new(server(&Arc::default(), |_| 20), 1);
@@ -199,7 +211,23 @@ async fn a_larger_plan_is_for_those_who_wait_too() {
     }
 }
 
-/// How many requests `calls` arrived in the order in which they were made, while `change` happens in their midst.
+/// Where steps are shorter than a successor's patience, and no answer comes that could wake anybody.
+#[tokio::test(start_paused = true)]
+async fn whoever_is_next_needs_no_answer_to_look_up_in_time() {
+    let arrivals = Arc::default();
+    let slow = server(&arrivals, |n| if n == 1 { 0 } else { 30_000 });
+    let service = PlotonRateLimit::new(requests(6_000)).layer(slow);
+    service.clone().oneshot(get()).await.unwrap();
+    let start = Instant::now();
+    let mut calls: JoinSet<_> = (0..100).map(|_| service.clone().oneshot(get())).collect();
+    while let Some(call) = calls.join_next().await {
+        call.unwrap().unwrap();
+    }
+    let took = *arrivals.lock().unwrap().last().unwrap() - start;
+    assert!(took < Duration::from_millis(1_030), "{took:?}");
+}
+
+/// Which of 50 requests arrived, and when, while `change` happens in their midst.
 async fn arrivals_around(change: impl FnOnce(&RateLimitHandle)) -> (Vec<usize>, Vec<Instant>) {
     let seen = Arc::new(Mutex::new((Vec::new(), Vec::new())));
     let arrived = seen.clone();

@@ -269,7 +269,7 @@ fn least_used(world: &World) -> f64 {
     match world.kind {
         // The probe that opens a window may take a second more, and the window is not used meanwhile.
         kind if kind.has_windows() && world.headers == Headers::Always => match world.delays {
-            Delays::Uneven => 0.997,
+            Delays::Uneven => 0.998,
             _ => 0.999,
         },
         Kind::CounterFloored => 0.98,

@@ -19,9 +19,29 @@ pub(super) struct Answer<'a> {
     pub(super) headers: &'a HeaderMap,
     pub(super) wall: &'a Wall,
     pub(super) now: Instant,
+    /// `Some` for who knows more of the server's clock than the local one tells.
+    pub(super) undated: Option<Undated>,
+}
+
+/// How a Reset is read that is an epoch, in an answer that does not say what the server's clock shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Undated {
+    /// What the server's clock shows, as far as is known; since 1970.
+    pub(crate) shown: Duration,
+    /// A Reset that is farther away by that says nothing.
+    pub(crate) farthest: Duration,
 }
 
 impl<'a> Answer<'a> {
+    pub(super) const fn new(headers: &'a HeaderMap, wall: &'a Wall, now: Instant) -> Self {
+        Self {
+            headers,
+            wall,
+            now,
+            undated: None,
+        }
+    }
+
     /// The header's text where it is sent once: two would contradict each other.
     pub(super) fn text(self, name: &HeaderName) -> Option<&'a str> {
         let mut values = self.headers.get_all(name).iter();
@@ -50,23 +70,31 @@ impl<'a> Answer<'a> {
     /// Both of an answer's dates are by one clock, so their difference is right however wrong the local clock is. Only
     /// an answer without a `Date` is read by that.
     pub(super) fn until(self, when: When) -> Option<Duration> {
-        let wait = match when {
-            When::In(wait) => wait,
-            When::At(time) => {
-                let server = self.date().unwrap_or_else(|| self.local());
-                let wait = time.checked_sub(server)?;
-                if wait.is_zero() {
-                    return None;
-                }
-                wait.checked_add(DATE_RESOLUTION)?
+        match when {
+            When::In(wait) => (!wait.is_zero()).then_some(wait),
+            When::At(time) => left(time, self.date().unwrap_or_else(|| self.local())),
+        }
+    }
+
+    /// The time left until a Reset.
+    pub(super) fn until_reset(self, when: When) -> Option<Duration> {
+        match (when, self.undated) {
+            (When::At(time), Some(undated)) if self.date().is_none() => {
+                left(time, undated.shown).filter(|&wait| wait <= undated.farthest)
             }
-        };
-        (!wait.is_zero()).then_some(wait)
+            _ => self.until(when),
+        }
     }
 
     fn local(self) -> Duration {
         self.wall.since_epoch(self.now)
     }
+}
+
+/// The time left until a date where the clock shows `server`; `None` where there is none left.
+fn left(time: Duration, server: Duration) -> Option<Duration> {
+    let wait = time.checked_sub(server).filter(|wait| !wait.is_zero())?;
+    wait.checked_add(DATE_RESOLUTION)
 }
 
 /// A date says its instant to the second, rounded in a way that nobody knows.

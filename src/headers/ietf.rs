@@ -8,7 +8,7 @@
 //! | 07 | `RateLimit: limit=10, remaining=5, reset=30`, `RateLimit-Policy` as before |
 //! | from 08 on | `RateLimit: "burst";r=5;t=30`, `RateLimit-Policy: "burst";q=10;w=1, "daily";q=1000;w=86400` |
 
-use std::{borrow::Cow, convert::Infallible, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
 use http::HeaderName;
 use sfv::{
@@ -21,6 +21,7 @@ use sfv::{
 
 use super::{
     answer::Answer,
+    few::{Few, TooMany},
     rate_limit::{Said, whole},
     when::When,
 };
@@ -29,9 +30,9 @@ use super::{
 /// the only limit counts even if something is left of it: the request may have cost more.
 pub(super) fn wait(answer: Answer<'_>, refused: bool) -> Option<Duration> {
     let limits = limits(answer);
-    let until = |limit: &Limit<'_>| answer.until(limit.reset?);
+    let until = |limit: &Limit<'_>| answer.until_reset(limit.reset?);
     let used_up = limits.iter().filter(|limit| limit.remaining == Some(0));
-    used_up.filter_map(until).max().or(match limits.as_slice() {
+    used_up.filter_map(until).max().or(match &*limits {
         [only] if refused => until(only),
         _ => None,
     })
@@ -41,7 +42,7 @@ pub(super) fn wait(answer: Answer<'_>, refused: bool) -> Option<Duration> {
 /// first. Limits on something else, as their policy's unit says, are not ours.
 pub(super) fn said(answer: Answer<'_>) -> Option<Said> {
     let limits = limits(answer);
-    if limits.is_empty() || limits.len() > MOST_LIMITS {
+    if limits.is_empty() {
         return None;
     }
     let policies = list(answer, &RATELIMIT_POLICY).unwrap_or_default();
@@ -73,7 +74,7 @@ pub(super) fn limit_and_window(text: &str) -> Option<(u32, Option<Duration>)> {
     if let Some(limit) = whole(text) {
         return Some((limit, None));
     }
-    let mut members = Vec::new();
+    let mut members = Few::default();
     Parser::new(text)
         .parse_list_with_visitor(Members(&mut members))
         .ok()?;
@@ -111,7 +112,7 @@ struct Limit<'a> {
     window: Option<Duration>,
 }
 
-fn limits(answer: Answer<'_>) -> Vec<Limit<'_>> {
+fn limits(answer: Answer<'_>) -> Few<Limit<'_>> {
     let combined = answer.headers.contains_key(&RATELIMIT);
     let combined = combined.then(|| items(answer).or_else(|| numbers(answer)));
     combined
@@ -121,47 +122,46 @@ fn limits(answer: Answer<'_>) -> Vec<Limit<'_>> {
 }
 
 /// From draft 08 on.
-fn items(answer: Answer<'_>) -> Option<Vec<Limit<'_>>> {
-    let items = list(answer, &RATELIMIT)?.into_iter();
-    items
-        .map(|item| {
-            Some(Limit {
-                remaining: Some(item.r?),
-                reset: item.t.map(seconds),
-                name: item.name,
-                ..Limit::default()
-            })
-        })
-        .collect()
+fn items(answer: Answer<'_>) -> Option<Few<Limit<'_>>> {
+    let mut limits = Few::default();
+    for item in list(answer, &RATELIMIT)?.iter() {
+        limits.push(Limit {
+            remaining: Some(item.r?),
+            reset: item.t.map(seconds),
+            name: item.name.clone(),
+            ..Limit::default()
+        })?;
+    }
+    Some(limits)
 }
 
 /// Draft 07.
-fn numbers(answer: Answer<'_>) -> Option<Vec<Limit<'_>>> {
+fn numbers(answer: Answer<'_>) -> Option<Few<Limit<'_>>> {
     let numbers = dictionary(answer, &RATELIMIT)?;
     let number = |key| number(&numbers, key);
-    Some(vec![Limit {
+    Few::one(Limit {
         quota: number("limit"),
         remaining: Some(number("remaining")?),
         reset: number("reset").map(seconds),
         ..Limit::default()
-    }])
+    })
 }
 
 /// Up to draft 06.
-fn headers_of_their_own(answer: Answer<'_>) -> Option<Vec<Limit<'_>>> {
+fn headers_of_their_own(answer: Answer<'_>) -> Option<Few<Limit<'_>>> {
     let remaining = answer.text(&RATELIMIT_REMAINING).and_then(whole);
     let reset = answer.when(&RATELIMIT_RESET);
     if remaining.is_none() && reset.is_none() {
         return None;
     }
     let limit = answer.text(&RATELIMIT_LIMIT).and_then(limit_and_window);
-    Some(vec![Limit {
+    Few::one(Limit {
         quota: limit.map(|(limit, _)| limit.into()),
         remaining: remaining.map(Into::into),
         reset,
         window: limit.and_then(|(_, window)| window),
         ..Limit::default()
-    }])
+    })
 }
 
 /// Deltas, say the drafts; epochs, say some servers.
@@ -200,14 +200,14 @@ impl Member<'_> {
     }
 }
 
-/// A list may stand on several lines. `None` where the header is missing, or any line is no list.
-fn list<'a>(answer: Answer<'a>, name: &HeaderName) -> Option<Vec<Member<'a>>> {
+/// A list may stand on several lines. `None` where the header is missing, any line is no list, or it is too long.
+fn list<'a>(answer: Answer<'a>, name: &HeaderName) -> Option<Few<Member<'a>>> {
     members(answer, name, |line, members| {
         line.parse_list_with_visitor(members)
     })
 }
 
-fn dictionary<'a>(answer: Answer<'a>, name: &HeaderName) -> Option<Vec<Member<'a>>> {
+fn dictionary<'a>(answer: Answer<'a>, name: &HeaderName) -> Option<Few<Member<'a>>> {
     members(answer, name, |line, members| {
         line.parse_dictionary_with_visitor(members)
     })
@@ -217,8 +217,8 @@ fn members<'a>(
     answer: Answer<'a>,
     name: &HeaderName,
     parse: impl Fn(Parser<'a>, Members<'_, 'a>) -> Result<(), sfv::Error>,
-) -> Option<Vec<Member<'a>>> {
-    let mut members = Vec::new();
+) -> Option<Few<Member<'a>>> {
+    let mut members = Few::default();
     for value in answer.headers.get_all(name) {
         let line = Parser::new(value.to_str().ok()?.trim());
         parse(line, Members(&mut members)).ok()?;
@@ -226,29 +226,29 @@ fn members<'a>(
     (!members.is_empty()).then_some(members)
 }
 
-struct Members<'m, 'a>(&'m mut Vec<Member<'a>>);
+struct Members<'m, 'a>(&'m mut Few<Member<'a>>);
 
 impl<'a> ListVisitor<'a> for Members<'_, 'a> {
     type Out = ();
-    type Error = Infallible;
+    type Error = TooMany;
 
-    fn entry(&mut self) -> Result<impl EntryVisitor<'a>, Infallible> {
+    fn entry(&mut self) -> Result<impl EntryVisitor<'a>, TooMany> {
         Ok(Entry {
             member: Member::default(),
             members: self.0,
         })
     }
 
-    fn finish(self) -> Result<(), Infallible> {
+    fn finish(self) -> Result<(), TooMany> {
         Ok(())
     }
 }
 
 impl<'a> DictionaryVisitor<'a> for Members<'_, 'a> {
     type Out = ();
-    type Error = Infallible;
+    type Error = TooMany;
 
-    fn entry(&mut self, key: &'a KeyRef) -> Result<impl EntryVisitor<'a>, Infallible> {
+    fn entry(&mut self, key: &'a KeyRef) -> Result<impl EntryVisitor<'a>, TooMany> {
         Ok(Entry {
             member: Member {
                 name: Some(key.as_str().into()),
@@ -258,7 +258,7 @@ impl<'a> DictionaryVisitor<'a> for Members<'_, 'a> {
         })
     }
 
-    fn finish(self) -> Result<(), Infallible> {
+    fn finish(self) -> Result<(), TooMany> {
         Ok(())
     }
 }
@@ -266,30 +266,30 @@ impl<'a> DictionaryVisitor<'a> for Members<'_, 'a> {
 /// A member that is being read.
 struct Entry<'m, 'a> {
     member: Member<'a>,
-    members: &'m mut Vec<Member<'a>>,
+    members: &'m mut Few<Member<'a>>,
 }
 
 impl<'a> EntryVisitor<'a> for Entry<'_, 'a> {
-    type Error = Infallible;
+    type Error = TooMany;
 
-    fn item(self) -> Result<impl ItemVisitor<'a>, Infallible> {
+    fn item(self) -> Result<impl ItemVisitor<'a>, TooMany> {
         Ok(self)
     }
 
     /// No draft has lists in its lists.
-    fn inner_list(self) -> Result<impl InnerListVisitor<'a>, Infallible> {
+    fn inner_list(self) -> Result<impl InnerListVisitor<'a>, TooMany> {
         Ok(Ignored)
     }
 }
 
 impl<'a> ItemVisitor<'a> for Entry<'_, 'a> {
     type Out = ();
-    type Error = Infallible;
+    type Error = TooMany;
 
     fn bare_item(
         mut self,
         item: BareItemFromInput<'a>,
-    ) -> Result<impl ParameterVisitor<'a, Out = ()>, Infallible> {
+    ) -> Result<impl ParameterVisitor<'a, Out = ()>, TooMany> {
         self.member.number = count(&item);
         if self.member.name.is_none() {
             self.member.name = text(item);
@@ -300,13 +300,9 @@ impl<'a> ItemVisitor<'a> for Entry<'_, 'a> {
 
 impl<'a> ParameterVisitor<'a> for Entry<'_, 'a> {
     type Out = ();
-    type Error = Infallible;
+    type Error = TooMany;
 
-    fn parameter(
-        &mut self,
-        key: &'a KeyRef,
-        value: BareItemFromInput<'a>,
-    ) -> Result<(), Infallible> {
+    fn parameter(&mut self, key: &'a KeyRef, value: BareItemFromInput<'a>) -> Result<(), TooMany> {
         let member = &mut self.member;
         match key.as_str() {
             "q" => member.q = count(&value),
@@ -319,9 +315,8 @@ impl<'a> ParameterVisitor<'a> for Entry<'_, 'a> {
         Ok(())
     }
 
-    fn finish(self) -> Result<(), Infallible> {
-        self.members.push(self.member);
-        Ok(())
+    fn finish(self) -> Result<(), TooMany> {
+        self.members.push(self.member).ok_or(TooMany)
     }
 }
 
@@ -341,9 +336,6 @@ fn text<'a>(item: BareItemFromInput<'a>) -> Option<Cow<'a, str>> {
         _ => None,
     }
 }
-
-/// An answer with more limits on it is not worth the search for their policies.
-const MOST_LIMITS: usize = 8;
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");

@@ -2,6 +2,7 @@
 
 mod answer;
 pub(crate) mod date;
+mod few;
 mod ietf;
 pub(crate) mod rate_limit;
 pub(crate) mod retry_after;
@@ -15,6 +16,7 @@ mod tests;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
+pub(crate) use self::answer::Undated;
 use self::{
     answer::Answer,
     date::Wall,
@@ -23,7 +25,7 @@ use self::{
 
 /// The wait that an answer received at `now` asks for by `Retry-After`, or its cousin in milliseconds.
 pub(crate) fn retry_after(headers: &HeaderMap, wall: &Wall, now: Instant) -> Option<Hint> {
-    let answer = Answer { headers, wall, now };
+    let answer = Answer::new(headers, wall, now);
     retry_after::retry_after_ms(answer).or_else(|| retry_after::retry_after(answer))
 }
 
@@ -43,9 +45,24 @@ pub(crate) fn hint(
         return None;
     }
     let refused = status == StatusCode::TOO_MANY_REQUESTS;
-    let answer = Answer { headers, wall, now };
+    wait(Answer::new(headers, wall, now), refused)
+}
+
+/// The wait that a 429 received at `now` asks for, like [`hint`], for who knows more of the server's clock.
+pub(crate) fn refusal(
+    headers: &HeaderMap,
+    wall: &Wall,
+    now: Instant,
+    undated: Undated,
+) -> Option<Hint> {
+    let mut answer = Answer::new(headers, wall, now);
+    answer.undated = Some(undated);
+    wait(answer, true)
+}
+
+fn wait(answer: Answer<'_>, refused: bool) -> Option<Hint> {
     let reset = |source| move |wait| Hint { wait, source };
-    retry_after(headers, wall, now)
+    retry_after(answer.headers, answer.wall, answer.now)
         .or_else(|| ietf::wait(answer, refused).map(reset(HintSource::RateLimit)))
         .or_else(|| rate_limit::wait(answer, refused).map(reset(HintSource::XRateLimitReset)))
 }

@@ -50,7 +50,7 @@ impl Said {
 /// Odd headers say nothing: repeated, missing or unreadable ones, more left than the limit, a limit of 0. Where the
 /// `X-` headers and `RateLimit` both speak, they must agree on limit and remaining.
 pub(crate) fn said(headers: &HeaderMap, wall: &Wall, now: Instant) -> Option<Said> {
-    let answer = Answer { headers, wall, now };
+    let answer = Answer::new(headers, wall, now);
     let said = match (x_rate_limit(answer), ietf::said(answer)) {
         (Some(x), Some(ietf)) => {
             let agree = x.limit == ietf.limit && x.remaining == ietf.remaining;
@@ -84,7 +84,7 @@ pub(super) fn wait(answer: Answer<'_>, refused: bool) -> Option<Duration> {
     if !refused && !used_up() {
         return None;
     }
-    answer.until(answer.when(&RESET)?)
+    answer.until_reset(answer.when(&RESET)?)
 }
 
 /// Reads digits: the standard library's parser would take a sign too.

@@ -15,8 +15,9 @@ use super::{
     rule::Mode,
     said::Said,
     time::{Span, later},
-    view::{Answer, View},
+    view::{Answer, View, farthest},
 };
+use crate::headers::Undated;
 
 #[cfg(test)]
 #[allow(
@@ -120,6 +121,7 @@ impl Bucket {
         if span != self.span {
             self.span = span;
             self.ring.set_window(span.longest);
+            self.server.start_anew();
             self.set_rate(self.n);
         }
     }
@@ -228,6 +230,15 @@ impl Bucket {
             plan: self.plan,
             span: self.span,
         }
+    }
+
+    /// How the Reset of a 429 without `Date` is read: by the server's own clock if that is known, else by the `local` one.
+    /// `None` where no Reset is believed.
+    pub(super) fn undated(&self, local: Duration, now: Instant) -> Option<Undated> {
+        self.reads_headers.then(|| Undated {
+            shown: self.server.clock(now).unwrap_or(local),
+            farthest: farthest(self.span),
+        })
     }
 
     /// The server answered 429 and asked for `hint`. Returns until when nothing leaves, where that begins a new pause.

@@ -28,7 +28,8 @@ impl ServerClock {
         self.shows(now).map(|shown| time.saturating_sub(shown))
     }
 
-    fn shows(&self, now: Instant) -> Option<Duration> {
+    /// What the server's clock shows at `now`, at least.
+    pub(super) fn shows(&self, now: Instant) -> Option<Duration> {
         let (at, shown) = self.reading?;
         let elapsed = now.saturating_duration_since(at);
         Some(shown.saturating_add(elapsed.saturating_sub(drift(elapsed))))

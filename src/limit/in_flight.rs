@@ -36,11 +36,15 @@ impl InFlight {
                 .change(|state, now, _| state.bucket.answered(sent, said, now));
             return;
         }
-        // What a refusal says in any words counts; a 503 pauses by `Retry-After` alone.
-        let hint = if refused {
-            headers::hint(status, headers, wall, now)
-        } else {
-            headers::retry_after(headers, wall, now)
+        // What a refusal says in any words counts, unless the user believes none; a 503 pauses by `Retry-After` alone.
+        let undated = refused.then(|| {
+            let local = wall.since_epoch(now);
+            self.shared
+                .with(|state, now, _| state.bucket.undated(local, now))
+        });
+        let hint = match undated.flatten() {
+            Some(undated) => headers::refusal(headers, wall, now, undated),
+            None => headers::retry_after(headers, wall, now),
         };
         let hint = hint.map(|hint| hint.wait);
         let random = rand::random();
@@ -63,20 +67,20 @@ impl InFlight {
     }
 }
 
-/// What the headers said, with every time on the server's clock.
+/// What the headers said, with every time on the server's clock; on ours, where they name no time but a wait.
 fn heard(said: rate_limit::Said, wall: &Wall, now: Instant) -> Said {
-    let reset = match said.reset {
-        When::At(reset) => reset,
+    let (reset, date) = match said.reset {
+        When::At(reset) => (reset, said.date),
         When::In(wait) => {
-            let server = said.date.unwrap_or_else(|| wall.since_epoch(now));
-            server.saturating_add(wait)
+            let date = said.date.unwrap_or_else(|| wall.since_epoch(now));
+            (date.saturating_add(wait), Some(date))
         }
     };
     Said {
         limit: said.limit,
         remaining: said.remaining,
         reset: Some(reset),
-        date: said.date,
+        date,
         window: said.window,
     }
 }

@@ -13,6 +13,8 @@ use super::time::{earlier, later};
 #[derive(Debug)]
 pub(super) struct AnswerRing {
     window: Duration,
+    /// The longest window there was: it may come back.
+    longest: Duration,
     in_flight: u32,
     /// Sorted, the oldest first.
     ended: VecDeque<Instant>,
@@ -22,13 +24,15 @@ impl AnswerRing {
     pub(super) const fn new(window: Duration) -> Self {
         Self {
             window,
+            longest: window,
             in_flight: 0,
             ended: VecDeque::new(),
         }
     }
 
-    pub(super) const fn set_window(&mut self, window: Duration) {
+    pub(super) fn set_window(&mut self, window: Duration) {
         self.window = window;
+        self.longest = self.longest.max(window);
     }
 
     /// The requests that count at `now`.
@@ -84,15 +88,21 @@ impl AnswerRing {
 
     fn end(&mut self, at: Instant, now: Instant) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.ended.drain(..self.first_counting(now));
+        let spare = self.first_counting(now).saturating_sub(SPARE);
+        let past = self.first_within(self.longest, now);
+        self.ended.drain(..past.max(spare));
         let place = self.ended.partition_point(|&ended| ended <= at);
         self.ended.insert(place, at);
     }
 
     /// How many at the front have left the window.
     fn first_counting(&self, now: Instant) -> usize {
+        self.first_within(self.window, now)
+    }
+
+    fn first_within(&self, window: Duration, now: Instant) -> usize {
         self.ended
-            .partition_point(|&ended| later(ended, self.window) <= now)
+            .partition_point(|&ended| later(ended, window) <= now)
     }
 }
 
@@ -100,6 +110,8 @@ fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
+/// How many are kept for a longer window that may come back: a megabyte.
+const SPARE: usize = 1 << 16;
 /// How long after nobody waits for it any more a request may still reach the server.
 pub(super) const MAY_STILL_ARRIVE: Duration = Duration::from_secs(1);
 
@@ -145,6 +157,27 @@ mod tests {
         assert_eq!(ring.count(start), 2);
         assert_eq!(ring.count(start + WINDOW), 1);
         assert_eq!(ring.count(start + WINDOW + MAY_STILL_ARRIVE), 0);
+    }
+
+    #[test]
+    fn a_longer_window_that_comes_back_finds_all_of_its_requests() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut ring = AnswerRing::new(WINDOW);
+        for n in 0..10 {
+            if n == 5 {
+                ring.set_window(second);
+            }
+            ring.send();
+            ring.answered(start + 2 * second * n);
+        }
+        let now = start + 2 * second * 9;
+        assert_eq!(ring.count(now), 1);
+        ring.set_window(WINDOW);
+        assert_eq!(ring.count(now), 10);
+        ring.send();
+        ring.answered(now + WINDOW);
+        assert_eq!(ring.ended.len(), 1, "none is kept for longer");
     }
 
     #[test]

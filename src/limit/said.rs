@@ -12,7 +12,8 @@ pub(super) struct Said {
     pub(super) remaining: u32,
     /// When the window ends, or what the server takes for that; since 1970 by the server's clock, whatever that shows.
     pub(super) reset: Option<Duration>,
-    /// What the server's clock showed; since 1970.
+    /// What the clock by which Reset is told showed then; since 1970. It is ours where Reset was a wait, and the answer had
+    /// no `Date`.
     pub(super) date: Option<Duration>,
     /// How long the window is; `Some` where the server says it plainly.
     pub(super) window: Option<Duration>,

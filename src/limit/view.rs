@@ -102,6 +102,11 @@ impl View {
     }
 
     fn same_window(&mut self, told: Told, answer: Answer) {
+        if self.windows.stands_still(answer.sent) {
+            self.windows.leave();
+            // It was read from this Reset too.
+            self.names = ServerClock::default();
+        }
         self.windows.seen(told);
         let counted = told.limit.saturating_sub(told.remaining);
         let watched = self.windows.is_trusted() || self.neighbours.shared_for_a_while(answer.now);
@@ -170,6 +175,18 @@ impl View {
         within(said, span).map(|_| heard.reset.saturating_duration_since(now))
     }
 
+    /// The server's windows are of another length: what was learned by the old one starts anew.
+    pub(super) fn start_anew(&mut self) {
+        self.windows.start_anew();
+        self.names = ServerClock::default();
+        self.jump = JumpProof::default();
+    }
+
+    /// What the server's clock shows, read from its Resets.
+    pub(super) fn clock(&self, now: Instant) -> Option<Duration> {
+        self.names.shows(now)
+    }
+
     /// What the last answer with headers said.
     pub(super) const fn last(&self) -> Option<Said> {
         self.last
@@ -202,11 +219,15 @@ impl View {
 
 /// Reset, unless it is that of a longer window than ours.
 fn within(said: Said, span: Span) -> Option<Duration> {
-    let farthest = span.named.saturating_add(RESOLUTION.saturating_mul(2));
     said.reset.filter(|reset| {
         said.date
-            .is_none_or(|date| *reset <= date.saturating_add(farthest))
+            .is_none_or(|date| *reset <= date.saturating_add(farthest(span)))
     })
+}
+
+/// How far a Reset of a window of this length may be away, rounded as it may be.
+pub(super) const fn farthest(span: Span) -> Duration {
+    span.named.saturating_add(RESOLUTION.saturating_mul(2))
 }
 
 #[cfg(test)]

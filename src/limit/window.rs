@@ -116,6 +116,19 @@ impl Windows {
         });
     }
 
+    /// Whether this window still goes on for a request that was sent at `sent`, although it had surely ended: its Reset is
+    /// none of a window.
+    pub(super) fn stands_still(&self, sent: Instant) -> bool {
+        let current = self.current.as_ref();
+        current.is_some_and(|window| later(window.end, RESOLUTION) < sent)
+    }
+
+    /// The windows are of another length from here on: what is known of them is of no use.
+    pub(super) fn start_anew(&mut self) {
+        self.current = None;
+        self.leave();
+    }
+
     pub(super) const fn number(&self) -> u64 {
         self.number
     }
@@ -255,6 +268,18 @@ mod tests {
         assert_eq!(fitting(2, freed), Ok(2));
         assert_eq!(fitting(0, freed), Err(Held::UsedUp(end)));
         assert_eq!(windows.fitting(30, 1_000, span, start), Ok(10));
+    }
+
+    #[test]
+    fn a_window_that_goes_on_after_its_end_stands_still() {
+        let start = Instant::now();
+        let end = start + 60 * SECOND;
+        let mut windows = Windows::default();
+        assert!(!windows.stands_still(end), "none is known");
+        windows.open(told(100, 99, end), true, 1, 1, start);
+        let rounded = end + RESOLUTION;
+        assert!(!windows.stands_still(rounded));
+        assert!(windows.stands_still(rounded + Duration::from_nanos(1)));
     }
 
     #[test]

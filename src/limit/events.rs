@@ -2,21 +2,36 @@
 
 use std::{mem, time::Duration};
 
-use http::StatusCode;
+use http::{Request, StatusCode};
 use tokio::time::Instant;
+use tracing::field;
 
-use super::{
-    bucket::Bucket,
-    rule::{Mode, Rule},
-};
+use super::{bucket::Bucket, rule::Mode, wait::Wait};
 
-/// A request is sent after it waited.
-pub(super) fn waited(wait: Duration, ahead: usize, rule: Option<Rule>) {
-    if wait > WORTH_A_LINE {
+/// A request came and waits, in `poll_ready` mostly, where nobody knows more of it.
+pub(super) fn waits(wait: &Wait, expected: Duration) {
+    if expected > WORTH_A_LINE {
+        tracing::trace!(
+            expected_ms = millis(expected),
+            ahead = wait.ahead,
+            rule = wait.rule().map(field::display),
+            until_ms = wait.rule_holds().map(millis),
+            "a request waits for its turn"
+        );
+    }
+}
+
+/// A request is sent after it waited. No query: it may hold anything.
+pub(super) fn waited<B>(request: &Request<B>, wait: &Wait, now: Instant) {
+    let lasted = wait.lasted(now);
+    if lasted > WORTH_A_LINE {
         tracing::debug!(
-            wait_ms = millis(wait),
-            ahead,
-            rule = rule.map(tracing::field::display),
+            http.request.method = request.method().as_str(),
+            url.path = request.uri().path(),
+            wait_ms = millis(lasted),
+            ahead = wait.ahead,
+            rule = wait.rule().map(field::display),
+            until_ms = wait.rule_holds().map(millis),
             "a request waited for its turn"
         );
     }
@@ -46,8 +61,11 @@ pub(super) fn paused_by_hand(pause: Duration, waiting: usize) {
 /// What is told once, when it changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
-    paused: bool,
+    /// `Some` in a pause.
+    paused_until: Option<Instant>,
     plan: u32,
+    /// Less than the plan where the server counts more strictly than it says.
+    paced_to: u32,
     in_windows: bool,
     /// With a delay: from answer to answer it may change back and forth.
     shared: bool,
@@ -56,10 +74,11 @@ pub(super) struct Seen {
 impl Seen {
     pub(super) fn at(bucket: &Bucket, now: Instant) -> Self {
         Self {
-            paused: bucket.paused_until(now).is_some(),
+            paused_until: bucket.paused_until(now),
             plan: bucket.plan(),
+            paced_to: bucket.paced_to(),
             in_windows: bucket.mode(now) == Mode::Window,
-            shared: bucket.is_shared(now),
+            shared: bucket.shared_until(now).is_some(),
         }
     }
 
@@ -70,6 +89,7 @@ impl Seen {
             before: mem::replace(self, after),
             after,
             waiting,
+            now,
         }
     }
 }
@@ -80,24 +100,31 @@ pub(super) struct News {
     before: Seen,
     after: Seen,
     waiting: usize,
+    now: Instant,
 }
 
 impl News {
     pub(super) fn tell(self) {
-        let Self {
-            before,
-            after,
-            waiting,
-        } = self;
+        let Self { before, after, .. } = self;
         if before == after {
             return;
         }
-        if before.paused && !after.paused {
-            tracing::info!(waiting, "the pause is over");
-        }
+        self.tell_of_the_pause();
         if before.plan != after.plan {
             let (plan, was) = (after.plan, before.plan);
             tracing::info!(plan, was, "the plan changed");
+        } else if before.paced_to != after.paced_to {
+            let (paced_to, was, plan) = (after.paced_to, before.paced_to, after.plan);
+            if paced_to < was {
+                tracing::info!(
+                    paced_to,
+                    was,
+                    plan,
+                    "refused although paced: the pace falls for a while"
+                );
+            } else {
+                tracing::debug!(paced_to, was, plan, "the pace rises again");
+            }
         }
         match (before.in_windows, after.in_windows) {
             (false, true) => tracing::info!("what is left of the server's window leaves at once"),
@@ -107,6 +134,24 @@ impl News {
         match (before.shared, after.shared) {
             (false, true) => tracing::info!("others use the same rate limit"),
             (true, false) => tracing::info!("nobody else uses the rate limit any longer"),
+            _ => {}
+        }
+    }
+
+    /// That one began is told by whoever began it.
+    fn tell_of_the_pause(&self) {
+        let (waiting, now) = (self.waiting, self.now);
+        match (self.before.paused_until, self.after.paused_until) {
+            (Some(end), _) if end <= now => tracing::info!(
+                ended_ms_ago = millis(now.saturating_duration_since(end)),
+                waiting,
+                "the pause is over"
+            ),
+            (Some(end), Some(until)) if end < until => tracing::debug!(
+                pause_ms = millis(until.saturating_duration_since(now)),
+                waiting,
+                "the pause lasts longer"
+            ),
             _ => {}
         }
     }

@@ -51,13 +51,19 @@ impl RateLimitHandle {
     }
 
     /// Lets no request leave before `until`, as a 429 does: one goes ahead alone then. A pause that lasts longer already
-    /// is not shortened.
+    /// is not shortened, and an instant that is past changes nothing.
     pub fn pause_until(&self, until: Instant) {
-        let (pause, waiting) = self.shared.change(|state, now, _| {
+        let paused = self.shared.change(|state, now, _| {
+            if until <= now {
+                return None;
+            }
             state.bucket.pause_until(until);
-            (until.saturating_duration_since(now), state.queue.waiting())
+            let until = state.bucket.paused_until(now)?;
+            Some((until.saturating_duration_since(now), state.queue.waiting()))
         });
-        events::paused_by_hand(pause, waiting);
+        if let Some((pause, waiting)) = paused {
+            events::paused_by_hand(pause, waiting);
+        }
     }
 }
 
@@ -85,8 +91,11 @@ pub struct RateLimitSnapshot {
     pub held_until: Option<Instant>,
     /// What the last answer with rate headers said.
     pub server: Option<Reported>,
-    /// Requests of others that the server counts with ours, as far as its answers show.
+    /// Requests of others that the server counts with ours, as far as its last answer shows.
     pub others: u32,
+    /// Until when the key counts as shared with others, at the least; `Some` while it does. None of them may be seen then
+    /// any longer, but they were a few windows ago, and no window is used as a whole yet.
+    pub shared_until: Option<Instant>,
 }
 
 impl RateLimitSnapshot {
@@ -107,6 +116,7 @@ impl RateLimitSnapshot {
             held_until,
             server: bucket.said().map(Reported::new),
             others: bucket.others(),
+            shared_until: bucket.shared_until(now),
         }
     }
 }

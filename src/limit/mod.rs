@@ -27,6 +27,7 @@ mod shared;
 mod tests;
 mod time;
 mod view;
+mod wait;
 mod window;
 
 pub use self::{
@@ -188,7 +189,8 @@ impl PlotonRateLimit {
         self
     }
 
-    /// Goes by the plan alone, and believes no rate headers, but for the wait that a 429 asks for. Default: it reads them.
+    /// Goes by the plan alone, and believes no rate headers. Of a 429 or a 503 it still obeys `Retry-After`; a Reset is a
+    /// rate header, so after a 429 without `Retry-After` it waits for a whole window. Default: it reads them.
     pub fn without_headers(self) -> Self {
         self.shared
             .change(|state, _, _| state.bucket.without_headers());

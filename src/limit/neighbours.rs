@@ -88,10 +88,13 @@ impl Neighbours {
 
     /// Whether nobody else was seen for so long that a window may be taken for ours alone.
     pub(super) fn are_gone(&self, span: Span, now: Instant) -> bool {
-        let seen = self
-            .seen
-            .is_none_or(|at| later(at, for_a_while(span)) <= now);
-        seen && self.shared_until.is_none_or(|until| until <= now)
+        self.gone_at(span).is_none_or(|gone| gone <= now)
+    }
+
+    /// When they are gone, if they are not seen again; `None` where they never were.
+    pub(super) fn gone_at(&self, span: Span) -> Option<Instant> {
+        let seen = self.seen.map(|at| later(at, for_a_while(span)));
+        seen.max(self.shared_until)
     }
 
     /// Whether the last answer fell into a time in which the key was shared for a while.

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use http::Request;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::BoxError;
 
@@ -15,8 +16,8 @@ use super::{
     DeadlineTooSoon, QueueFull, WaitTooLong, events,
     in_flight::InFlight,
     queue::{Outlook, Turn},
-    rule::{Rule, Verdict},
     shared::{Shared, State},
+    wait::Wait,
 };
 
 /// A place in the queue, taken at the first poll and given up by a request that is sent, or by a drop.
@@ -38,15 +39,6 @@ pub(super) struct Place {
 pub(super) struct Bounds {
     pub(super) max_wait: Option<Duration>,
     pub(super) max_waiting: Option<usize>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Wait {
-    since: Instant,
-    /// How many were before it when it came.
-    ahead: usize,
-    /// What held the head of the queue when it last asked.
-    rule: Option<Rule>,
 }
 
 impl Place {
@@ -90,32 +82,38 @@ impl Place {
     fn ask(&mut self, deadline: Option<Instant>, waker: &Waker) -> Result<Turn, BoxError> {
         let mut waker = Some(waker.clone());
         let shared = self.shared.clone();
-        shared.with(|state, now, wakers| {
+        let mut began = None;
+        let turn = shared.with(|state, now, wakers| {
             let outlook = state.outlook(now);
             let is_new = self.ticket.is_none();
             let ticket = *self.ticket.get_or_insert_with(|| state.queue.join());
             let turn = state.queue.ask(ticket, outlook, &mut waker, wakers);
-            if turn == Turn::Now {
+            let Turn::Later(until) = turn else {
+                if let Some(wait) = &mut self.wait {
+                    wait.has_turn(now);
+                }
                 return Ok(turn);
-            }
+            };
             let ahead = state.queue.ahead(ticket);
-            let wait = self.wait.get_or_insert(Wait {
-                since: now,
-                ahead,
-                rule: None,
-            });
-            if let Verdict::Later(rule, _) = outlook.verdict {
-                wait.rule = Some(rule);
-            }
+            let wait = self.wait.get_or_insert_with(|| Wait::new(now, ahead));
+            wait.goes_on(outlook.verdict, now);
             let Some(refused) = self.refused(state, outlook, ahead, is_new, deadline) else {
-                return Ok(turn);
+                let expected = outlook.expected(ahead).saturating_duration_since(now);
+                began = self.wait.filter(|_| is_new).zip(Some(expected));
+                // The head says that a pause is over, even if something else holds it then.
+                let pause = state.bucket.paused_until(now).filter(|_| ahead == 0);
+                return Ok(Turn::Later(until.into_iter().chain(pause).min()));
             };
             self.ticket = None;
             self.wait = None;
             state.queue.leave(ticket, wakers);
             state.queue.serve(outlook, wakers);
             Err(refused)
-        })
+        });
+        if let Some((wait, expected)) = began {
+            events::waits(&wait, expected);
+        }
+        turn
     }
 
     /// Why it may not wait on, if so. Only the first and the last of the queue know how many are before them.
@@ -167,7 +165,7 @@ impl Place {
 
     /// Takes a token and leaves the queue. Where it is not this place's turn, or not any longer, it waits on where it
     /// stands.
-    pub(super) fn take_token(&mut self) -> Option<InFlight> {
+    pub(super) fn take_token<B>(&mut self, request: &Request<B>) -> Option<InFlight> {
         if !self.turn {
             return None;
         }
@@ -185,11 +183,7 @@ impl Place {
         self.ticket = None;
         self.wait = None;
         if let Some(wait) = wait {
-            events::waited(
-                now.saturating_duration_since(wait.since),
-                wait.ahead,
-                wait.rule,
-            );
+            events::waited(request, &wait, now);
         }
         Some(InFlight::new(self.shared.clone(), sent))
     }

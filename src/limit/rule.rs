@@ -37,7 +37,7 @@ pub enum Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Paused => "paused by a 429",
+            Self::Paused => "paused",
             Self::Probe => "probe out",
             Self::Ring => "ring",
             Self::Paced => "paced",

@@ -65,7 +65,7 @@ where
                 response: self.inner.call(request),
                 in_flight: None,
             }
-        } else if let Some(in_flight) = self.place.take_token() {
+        } else if let Some(in_flight) = self.place.take_token(&request) {
             State::Sent {
                 response: self.inner.call(request),
                 in_flight: Some(in_flight),
@@ -146,15 +146,16 @@ where
                         place.leave();
                         return Poll::Ready(Err(error.into()));
                     }
-                    let Some(in_flight) = place.take_token() else {
+                    let Some(waiting) = request.take() else {
+                        return Poll::Pending;
+                    };
+                    let Some(in_flight) = place.take_token(&waiting) else {
+                        *request = Some(waiting);
                         *service = service.clone();
                         continue;
                     };
-                    let Some(request) = request.take() else {
-                        return Poll::Pending;
-                    };
                     State::Sent {
-                        response: service.call(request),
+                        response: service.call(waiting),
                         in_flight: Some(in_flight),
                     }
                 }

@@ -212,9 +212,17 @@ impl Bucket {
         self.server.last()
     }
 
-    /// Whether others were seen to use the key, now or not long ago.
-    pub(in crate::limit) fn is_shared(&self, now: Instant) -> bool {
-        !self.server.neighbours.are_gone(self.span, now)
+    /// Until when the key counts as shared, at the least; `Some` while it does: others were seen to use it, now or not long
+    /// ago.
+    pub(in crate::limit) fn shared_until(&self, now: Instant) -> Option<Instant> {
+        let neighbours = &self.server.neighbours;
+        let gone = neighbours.gone_at(self.span).filter(|&gone| gone > now);
+        gone.or_else(|| neighbours.are_seen(now).then_some(now))
+    }
+
+    /// How many requests a window are paced: the plan, or less where the server counts more strictly than it says.
+    pub(in crate::limit) const fn paced_to(&self) -> u32 {
+        self.n
     }
 
     /// How many may leave at once because nothing was sent before; at least one as soon as one is due.

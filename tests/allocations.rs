@@ -50,13 +50,45 @@ async fn last_request(headers: &[(&'static str, &'static str)], cloned: bool) ->
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_need_not_wait_costs_no_allocation() {
-    let headers = [
-        ("x-ratelimit-limit", "100"),
-        ("x-ratelimit-remaining", "50"),
-        ("x-ratelimit-reset", "1718459532"),
+    let answers: [&[(&str, &str)]; 7] = [
+        &[],
+        &[
+            ("x-ratelimit-limit", "100"),
+            ("x-ratelimit-remaining", "50"),
+            ("x-ratelimit-reset", "1718459532"),
+        ],
+        &[
+            ("x-ratelimit-limit", "100"),
+            ("x-ratelimit-remaining", "50"),
+            ("x-ratelimit-reset", "1718459532"),
+            ("date", "Sat, 15 Jun 2024 13:51:40 GMT"),
+        ],
+        // The IETF's drafts 03, 06, 07, and from 08 on.
+        &[
+            ("ratelimit-limit", "100, 100;w=60"),
+            ("ratelimit-remaining", "50"),
+            ("ratelimit-reset", "30"),
+        ],
+        &[
+            ("ratelimit-limit", "100"),
+            ("ratelimit-remaining", "50"),
+            ("ratelimit-reset", "30"),
+            ("ratelimit-policy", "100;w=60"),
+        ],
+        &[
+            ("ratelimit", "limit=100, remaining=50, reset=30"),
+            ("ratelimit-policy", "100;w=60"),
+        ],
+        &[
+            ("ratelimit", "\"default\";r=50;t=30"),
+            ("ratelimit-policy", "\"default\";q=100;w=60"),
+            ("date", "Sat, 15 Jun 2024 13:51:40 GMT"),
+        ],
     ];
-    for cloned in [false, true] {
-        assert_eq!(last_request(&[], cloned).await, 0, "cloned: {cloned}");
-        assert_eq!(last_request(&headers, cloned).await, 0, "cloned: {cloned}");
+    for headers in answers {
+        for cloned in [false, true] {
+            let allocations = last_request(headers, cloned).await;
+            assert_eq!(allocations, 0, "{headers:?}, cloned: {cloned}");
+        }
     }
 }

@@ -25,6 +25,7 @@ mod composed;
 mod parked;
 mod queue;
 mod reported;
+mod resets;
 mod settings;
 mod threads;
 

@@ -33,6 +33,27 @@ async fn the_handle_shows_what_the_server_said_and_how_the_limiter_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_handle_shows_how_long_a_key_counts_as_shared_when_nobody_else_is_seen_any_longer() {
+    let limit = PlotonRateLimit::new(requests(300));
+    assert_eq!(limit.handle().snapshot().shared_until, None);
+    send(&limit, 10, RESET).await;
+    let (seen, while_windows) = (Instant::now(), 5 * Duration::from_millis(60_012));
+    time::advance(2 * SECOND).await;
+    send(&limit, 299, RESET + 60).await;
+    let snapshot = limit.handle().snapshot();
+    assert_eq!((snapshot.others, snapshot.mode), (0, Mode::Paced));
+    assert_eq!(snapshot.shared_until, Some(seen + while_windows));
+    time::advance(while_windows).await;
+    assert_eq!(limit.handle().snapshot().shared_until, None);
+    // Others whom the last answer showed are there until another shows that they are gone.
+    send(&limit, 10, RESET + 360).await;
+    time::advance(2 * while_windows).await;
+    let snapshot = limit.handle().snapshot();
+    assert_eq!(snapshot.mode, Mode::Shared);
+    assert_eq!(snapshot.shared_until, Some(Instant::now()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_headers_nothing_that_they_say_counts() {
     let limit = PlotonRateLimit::new(requests(300)).without_headers();
     send(&limit, 10, RESET).await;

@@ -69,6 +69,8 @@ pub(super) struct Seen {
     in_windows: bool,
     /// With a delay: from answer to answer it may change back and forth.
     shared: bool,
+    /// Told with the others that appear, and not by itself.
+    others: u32,
 }
 
 impl Seen {
@@ -79,6 +81,7 @@ impl Seen {
             paced_to: bucket.paced_to(),
             in_windows: bucket.mode(now) == Mode::Window,
             shared: bucket.shared_until(now).is_some(),
+            others: bucket.others(),
         }
     }
 
@@ -132,7 +135,9 @@ impl News {
             _ => {}
         }
         match (before.shared, after.shared) {
-            (false, true) => tracing::info!("others use the same rate limit"),
+            (false, true) => {
+                tracing::info!(requests = after.others, "others use the same rate limit");
+            }
             (true, false) => tracing::info!("nobody else uses the rate limit any longer"),
             _ => {}
         }

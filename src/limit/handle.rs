@@ -87,7 +87,8 @@ pub struct RateLimitSnapshot {
     pub mode: Mode,
     /// The rule that holds the head of the queue back, or would; `None` where a request could leave now.
     pub held_by: Option<Rule>,
-    /// Until when it does; `None` where that depends on a request on its way.
+    /// When a request may leave then: that rule or one after it holds it for so long. `None` where that depends on a
+    /// request on its way.
     pub held_until: Option<Instant>,
     /// What the last answer with rate headers said.
     pub server: Option<Reported>,

@@ -281,6 +281,14 @@ fn more_limits_than_anybody_has_say_nothing() {
     assert_eq!(with_others(7), Some(limit(100, 99, IN_30)));
     assert_eq!(with_others(8), None);
     assert_eq!(with_others(100_000), None);
+    let with_policies = |others| {
+        let policies = "100;w=60".to_owned() + &", 5;w=1".repeat(others);
+        let limit = ("ratelimit", "limit=100, remaining=99, reset=30");
+        said(&[limit, ("ratelimit-policy", &policies)])
+    };
+    let of_a_minute = with_window(limit(100, 99, IN_30), 60);
+    assert_eq!(with_policies(7), of_a_minute);
+    assert_eq!(with_policies(8), Some(limit(100, 99, IN_30)));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod any_bytes;
 mod hints;
 mod limits;
+mod refusals;
 mod vectors;
 
 use std::time::{Duration, SystemTime};

@@ -148,6 +148,10 @@ async fn a_reset_that_stands_still_after_its_window_is_none_of_a_window() {
     send(&limit, 200, &of_ten(7, hour)).await;
     assert_ne!(limit.handle().snapshot().mode, Mode::Window);
     assert!(Instant::now() - opened < 68 * SECOND);
+    // What it told of the server's clock is forgotten too: by that, this Reset would be past.
+    send(&limit, 429, &of_ten(0, hour)).await;
+    let until = limit.handle().snapshot().paused_until.unwrap();
+    assert!(until - Instant::now() > 40 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]

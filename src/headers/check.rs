@@ -6,9 +6,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use super::{
+    Undated,
     date::Wall,
     hint,
     rate_limit::{self, Said},
+    refusal,
     retry_after::Hint,
 };
 
@@ -34,6 +36,16 @@ pub(crate) fn check(input: &[u8]) -> (Option<Hint>, Option<Said>) {
         assert!(!hint.wait.is_zero(), "a wait of zero: {headers:?}");
         let until = now.checked_add(hint.wait);
         assert!(until.is_some(), "a wait without end: {headers:?}");
+    }
+    let undated = Undated {
+        shown: wall.since_epoch(now) / 2,
+        farthest: Duration::from_secs(62),
+    };
+    if let Some(hint) = refusal(&headers, &wall, now, undated) {
+        assert!(
+            !hint.wait.is_zero(),
+            "a refusal's wait of zero: {headers:?}"
+        );
     }
     let said = rate_limit::said(&headers, &wall, now);
     if let Some(said) = said {

@@ -164,8 +164,8 @@ async fn windows_of_another_length_are_learned_anew() {
         limit.handle().snapshot().mode
     };
     assert_eq!(told(60, 8).await, Mode::Window);
-    assert_eq!(told(10, 7).await, Mode::Paced);
-    // By windows of ten seconds the server's clock was that long before this Reset, by those of a minute it is a minute.
+    assert_eq!(told(30, 7).await, Mode::Paced);
+    // By windows of 30 s the server's clock was that long before this Reset, by those of a minute it is a minute.
     assert_eq!(told(60, 6).await, Mode::Paced);
     let end = Instant::now() + 60 * SECOND;
     send(&limit, 429, &reset(RESET + 60)).await;

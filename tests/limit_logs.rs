@@ -344,7 +344,7 @@ async fn others_that_appear_are_a_line_and_one_when_they_are_gone() {
         about[0].contains("others use the same rate limit"),
         "{lines:?}"
     );
-    assert_eq!(number(&about[0], "requests"), 59, "{lines:?}");
+    assert_eq!(number(about[0], "requests"), 59, "{lines:?}");
     assert!(
         about[1].contains("nobody else uses the rate limit any longer"),
         "{lines:?}"

@@ -9,7 +9,8 @@ where
     S: Service<Request<()>, Response = Response<()>, Error = BoxError> + Clone,
 {
     let start = Instant::now();
-    let error = service.clone().oneshot(request).await.unwrap_err();
+    let call = time::timeout(SECOND, service.clone().oneshot(request)).await;
+    let error = call.expect("at once").unwrap_err();
     assert_eq!(Instant::now(), start, "at once");
     *error.downcast().unwrap()
 }
@@ -184,7 +185,9 @@ async fn one_that_may_not_wait_does_not_wait_for_the_inner_service_either() {
     let mut call = task::spawn(service.call(other));
     assert_pending!(call.poll());
     drop(permit);
-    call.await.unwrap();
+    assert_pending!(call.poll());
+    time::advance(SECOND).await;
+    assert_ready_ok!(call.poll());
 }
 
 /// An error of `poll_ready` means that the service is dead, and a buffer's worker ends with it.

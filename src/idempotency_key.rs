@@ -75,8 +75,8 @@ enum FirstUse {
     Stated(SystemTime),
 }
 
-/// The text, and when one of the clones was first sent. Behind a trait, since clippy takes a map's key for mutable that has a lock in it, though it is
-/// compared by its text alone.
+/// The text, and when one of the clones was first sent. Behind a trait, since clippy takes a map's key for mutable that has
+/// a lock in it, though it is compared by its text alone.
 trait Shared: Send + Sync {
     fn text(&self) -> &RandomText;
     fn first_sent(&self) -> &OnceLock<Instant>;

@@ -44,7 +44,7 @@ impl Shown {
     /// Shows an error of type `E`, which `error` is.
     fn error<E: std::error::Error + 'static>(&mut self, error: &BoxError) {
         note_error(&**error);
-        self.show(error.downcast_ref::<E>().expect(type_name::<E>()));
+        self.show(error.downcast_ref::<E>().unwrap());
     }
 }
 

@@ -50,8 +50,8 @@ pub use crate::{
 ///
 /// A service that follows redirects may stand outside this layer, whatever its policy: each hop is judged by its own URI.
 /// Inside this layer it must drop the header itself where a redirect leads to another origin. tower-http's `FollowRedirect`
-/// does so by its default policy, and by every policy that has `FilterCredentials` in it; `Limited` alone, `redirect_fn`
-/// or `FilterCredentials` with its blocklist taken out send the key wherever they are sent.
+/// does so by its default policy and by `FilterCredentials`, and `SameOrigin` follows no such redirect; `Limited` alone,
+/// `redirect_fn` alone and `FilterCredentials` with `remove_none` take the key wherever they are sent.
 ///
 /// # Errors
 ///

@@ -157,6 +157,24 @@ async fn sixty_four_401s_at_once_are_one_question_and_sixty_four_tasks() {
     assert_eq!(counts.duplicated, 0);
 }
 
+/// Nothing was sent: any request may wait for a source that comes back.
+#[tokio::test(start_paused = true)]
+async fn a_source_that_fails_for_a_while_is_waited_for() {
+    let asked = AtomicUsize::new(0);
+    let auth = PlotonAuth::from_source(move || {
+        let n = asked.fetch_add(1, Ordering::Relaxed);
+        std::future::ready(if n < 2 { Err("sealed") } else { Ok(key(n)) })
+    });
+    let fake = FakePloton::new();
+    let service = ServiceBuilder::new()
+        .layer(PlotonRetry::new().attempts(3))
+        .layer(auth)
+        .service(fake.clone());
+    let response = service.oneshot(create(PLOTON, "one")).await.unwrap();
+    assert_eq!(response.status(), StatusCode::CREATED);
+    assert_eq!(fake.attempts().len(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_retry_the_401_goes_back_and_the_next_request_has_the_new_key() {
     let (auth, _) = counting();

@@ -143,7 +143,8 @@ impl Keys {
         Ok(())
     }
 
-    /// Asks the source no more until `delay` has passed, beside requests or before them, but for a key that expired.
+    /// Leaves the source alone until `delay` has passed, and as long again before a request waits for it, unless the key
+    /// ends before that.
     pub(super) fn postpone(&self, delay: Duration, now: Instant) {
         let _changing = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let history = self.history.load();
@@ -154,7 +155,7 @@ impl Keys {
         if let Some(times) = &mut next.current.times {
             let later = now.checked_add(delay).unwrap_or(now);
             times.renew = times.renew.max(later);
-            times.stale = times.stale.max(later);
+            times.stale = times.stale.max(later.checked_add(delay).unwrap_or(later));
             times.stale = times.expires.into_iter().fold(times.stale, Instant::min);
         }
         self.history.store(Some(next.into()));

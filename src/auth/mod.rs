@@ -171,6 +171,13 @@ impl PlotonAuth {
     }
 }
 
+/// [`PlotonAuth::new`]
+impl From<ApiKey> for PlotonAuth {
+    fn from(key: ApiKey) -> Self {
+        Self::new(key)
+    }
+}
+
 impl<S> Layer<S> for PlotonAuth {
     type Service = AuthService<S>;
 

@@ -372,6 +372,14 @@ async fn a_key_looked_at_long_ago_is_looked_at_before_the_next_request() {
     played.answer(Err("no file".into())).await;
     assert!(call.await.unwrap().is_ok(), "the key has no end");
     assert_eq!(played.last_key(), "c");
+    assert!(played.get().await.unwrap().is_ok());
+    played.is_not_asked().await;
+
+    // A source that hangs holds up no more requests.
+    advance(secs(1)).await;
+    assert!(played.get().await.unwrap().is_ok());
+    let _hangs = played.question().await;
+    assert!(played.get().await.unwrap().is_ok());
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,7 +25,7 @@ pub use self::{
     auth::PlotonAuth,
     idempotency::PlotonIdempotency,
     idempotency_key::{IdempotencyKey, InvalidIdempotencyKey},
-    key::{ApiKey, InvalidApiKey, KeyKind},
+    key::{ApiKey, InvalidApiKey, KeyKind, ReadKeyError},
     limit::{PlotonRateLimit, RateLimitHandle},
     logical::{Attempts, Deadline, MaxAttempts},
     origin::{InvalidOrigin, Origin},

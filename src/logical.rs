@@ -83,6 +83,13 @@ impl fmt::Display for Attempts {
     }
 }
 
+/// The API key that a 401 was given for is no longer the one in force: asked again, the request carries another.
+///
+/// [`PlotonAuth`](crate::PlotonAuth) puts it into the extensions of such an answer.
+/// [`PlotonRetry`](crate::PlotonRetry) outside it then sends the request once more; another retry policy can look for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyRenewed(pub(crate) ());
+
 /// The span field that shows the idempotency key.
 pub(crate) const KEY_FIELD: &str = "ploton.idempotency_key";
 
@@ -94,6 +101,10 @@ pub(crate) struct LogicalRequest {
     key: Arc<OnceLock<IdempotencyKey>>,
     /// When the answer is worth nothing any more; `Some` where the retry layer sets a limit.
     pub(crate) deadline: Option<Instant>,
+    /// When the attempt was sent that may have been processed. A server may know idempotency keys by their caller, and then
+    /// only that attempt's API key makes a repetition the same request; `None` where no such attempt was made, or a 401
+    /// came since.
+    pub(crate) pinned: Option<Instant>,
 }
 
 impl LogicalRequest {

@@ -15,9 +15,8 @@ use tower::{
 };
 
 use crate::{
-    auth::{AuthService, PlotonAuth},
+    auth::{AuthService, KeyHandle, PlotonAuth},
     idempotency::{self, IdempotencyService, PlotonIdempotency},
-    key::ApiKey,
     limit::{PlotonRateLimit, RateLimitHandle, RateLimitService},
     origin::Origin,
     plan::Plan,
@@ -72,13 +71,14 @@ pub struct PlotonStack {
 }
 
 impl PlotonStack {
-    /// The four layers with their defaults.
-    pub fn new(key: ApiKey, plan: Plan) -> Self {
+    /// The four layers with their defaults. `auth` is an [`ApiKey`](crate::ApiKey), or an auth layer whose keys come from
+    /// [somewhere else](PlotonAuth::from_source).
+    pub fn new(auth: impl Into<PlotonAuth>, plan: Plan) -> Self {
         Self {
             idempotency: PlotonIdempotency::new(),
             retry: PlotonRetry::new().plan(plan),
             rate_limit: PlotonRateLimit::new(plan),
-            auth: PlotonAuth::new(key),
+            auth: auth.into(),
             attempt_timeout: Duration::from_secs(30),
             plan,
             origin: None,
@@ -121,6 +121,12 @@ impl PlotonStack {
     pub fn idempotency(mut self, idempotency: PlotonIdempotency) -> Self {
         self.idempotency = idempotency;
         self
+    }
+
+    /// Sets another key, and shows the one in force.
+    #[must_use]
+    pub fn key_handle(&self) -> KeyHandle {
+        self.auth.key_handle()
     }
 
     /// Shows what is left of the retries' quota.
@@ -219,6 +225,7 @@ mod tests {
     use tower::{ServiceExt, service_fn};
 
     use super::*;
+    use crate::key::ApiKey;
 
     /// Sends one request to `origin` through `stack`; whether it got a key.
     async fn gets_the_key(stack: &PlotonStack, origin: &str) -> bool {

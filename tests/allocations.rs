@@ -1,4 +1,5 @@
-//! What requests cost in allocations: nothing by the limiter where they need not wait, one for an idempotency key.
+//! What requests cost in allocations: nothing by the limiter where they need not wait, nothing by a key in force, one for
+//! an idempotency key.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -17,7 +18,9 @@ use allocation_counter::measure;
 use http::{HeaderMap, Request, Response};
 use tokio::time;
 use tower::{Layer, Service, service_fn};
-use tower_ploton::{IdempotencyKey, Plan, PlotonIdempotency, PlotonRateLimit};
+use tower_ploton::{
+    ApiKey, IdempotencyKey, Plan, PlotonAuth, PlotonIdempotency, PlotonRateLimit, auth::FreshKey,
+};
 
 /// Allocations of the last of 400 requests, a second apart, that are answered with `headers`.
 async fn last_request(headers: &[(&'static str, &'static str)], cloned: bool) -> u64 {
@@ -47,6 +50,45 @@ async fn last_request(headers: &[(&'static str, &'static str)], cloned: bool) ->
         allocations = measured.count_total;
     }
     allocations
+}
+
+/// Allocations of a request through `auth` by a clone of its service, the first of its thread left out.
+fn request_with_key(auth: &PlotonAuth) -> u64 {
+    let inner = service_fn(|_: Request<()>| future::ready(Ok::<_, Infallible>(Response::new(()))));
+    let service = auth.layer(inner);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut allocations = 0;
+    for _ in 0..2 {
+        // With room for another header.
+        let request = Request::get("https://api.ploton.ai/v1/tasks").header("accept", "*/*");
+        let request = request.body(()).unwrap();
+        let mut answer = None;
+        let measured = measure(|| {
+            let mut service = service.clone();
+            assert!(service.poll_ready(&mut cx).is_ready());
+            let mut call = std::pin::pin!(service.call(request));
+            answer = Some(call.as_mut().poll(&mut cx));
+        });
+        assert!(matches!(answer, Some(Poll::Ready(Ok(_)))));
+        allocations = measured.count_total;
+    }
+    allocations
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_in_force_costs_no_allocation() {
+    let key = |name: &str| ApiKey::parse(&format!("pk_test_{name}")).unwrap();
+    let auth = PlotonAuth::new(key("a"));
+    assert_eq!(request_with_key(&auth), 0);
+    auth.key_handle().set(key("b")).unwrap();
+    assert_eq!(request_with_key(&auth), 0, "after a change");
+
+    let auth = PlotonAuth::from_source(move || {
+        let fresh = FreshKey::from(key("c")).expires_in(Duration::from_secs(3_600));
+        future::ready(Ok::<_, Infallible>(fresh))
+    });
+    auth.key_handle().renew().await.unwrap();
+    assert_eq!(request_with_key(&auth), 0, "from a source");
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@
 mod support;
 
 use std::{
+    collections::HashSet,
     convert::Infallible,
     sync::{
         Arc,
@@ -23,7 +24,7 @@ use http::{Request, Response, StatusCode, header::AUTHORIZATION};
 use http_body_util::{Either, Full};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_ploton::{
-    Plan, PlotonAuth, PlotonIdempotency, PlotonRateLimit, PlotonRetry, RateLimitHandle,
+    ApiKey, Plan, PlotonAuth, PlotonIdempotency, PlotonRateLimit, PlotonRetry, RateLimitHandle,
     mock::{Attempt, FakePloton, Fault, Outcome},
 };
 
@@ -113,6 +114,14 @@ where
     S::Future: Send,
     R: Send + 'static,
 {
+    let keys = parts.auth.key_handle();
+    let rotating = tokio::spawn(async move {
+        for n in 1.. {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            let next = ApiKey::parse(&format!("pk_test_{n:016}")).unwrap();
+            keys.set(next).unwrap();
+        }
+    });
     let mut calls = tokio::task::JoinSet::new();
     for n in 0..TASKS {
         let service = service.clone();
@@ -133,6 +142,8 @@ where
         .filter(|created| *created)
         .count();
 
+    rotating.abort();
+
     let counts = parts.fake.counts();
     assert_eq!(created, TASKS);
     assert_eq!(counts.created, TASKS as u64);
@@ -140,6 +151,8 @@ where
     assert!(counts.attempts > TASKS as u64, "there were faults");
     let attempts = parts.fake.attempts();
     assert!(attempts.iter().all(|attempt| attempt.authorized));
+    let keys: HashSet<_> = attempts.iter().map(|attempt| attempt.credential).collect();
+    assert!(keys.len() > 2, "keys were rotated");
     assert!(
         attempts
             .iter()

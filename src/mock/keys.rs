@@ -5,7 +5,10 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
-use http::{HeaderMap, header::AUTHORIZATION};
+use {
+    http::{HeaderMap, header::AUTHORIZATION},
+    tokio::time::Instant,
+};
 
 use super::answer::{Answer, ErrorCode};
 
@@ -14,7 +17,8 @@ pub(super) struct Keys {
     hasher: RandomState,
     /// `Some` once a key was named: then only those named are valid.
     accepted: Option<HashSet<u64>>,
-    revoked: HashSet<u64>,
+    /// From when on they are refused.
+    revoked: HashMap<u64, Instant>,
     /// The `Authorization` values that came, numbered.
     seen: HashMap<u64, usize>,
 }
@@ -26,8 +30,10 @@ impl Keys {
         self.revoked.remove(&hash);
     }
 
-    pub(super) fn revoke(&mut self, key: &str) {
-        self.revoked.insert(self.hasher.hash_one(key.as_bytes()));
+    /// Refuses `key` from `at` on.
+    pub(super) fn revoke(&mut self, key: &str, at: Instant) {
+        self.revoked
+            .insert(self.hasher.hash_one(key.as_bytes()), at);
     }
 
     /// The number of the `Authorization` value, if there is one.
@@ -39,7 +45,7 @@ impl Keys {
     }
 
     /// Refuses a request that has no valid key.
-    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Answer> {
+    pub(super) fn check(&self, headers: &HeaderMap, now: Instant) -> Result<(), Answer> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let (Some(value), more) = (values.next(), values.next()) else {
             return Err(Answer::error(
@@ -47,7 +53,8 @@ impl Keys {
                 "no Authorization header",
             ));
         };
-        let valid = more.is_none() && bearer(value.as_bytes()).is_some_and(|key| self.knows(key));
+        let valid =
+            more.is_none() && bearer(value.as_bytes()).is_some_and(|key| self.knows(key, now));
         if valid {
             return Ok(());
         }
@@ -57,10 +64,11 @@ impl Keys {
         ))
     }
 
-    fn knows(&self, key: &[u8]) -> bool {
+    fn knows(&self, key: &[u8], now: Instant) -> bool {
         let hash = self.hasher.hash_one(key);
         let accepted = self.accepted.as_ref();
-        accepted.is_none_or(|keys| keys.contains(&hash)) && !self.revoked.contains(&hash)
+        let is_revoked = self.revoked.get(&hash).is_some_and(|&at| at <= now);
+        accepted.is_none_or(|keys| keys.contains(&hash)) && !is_revoked
     }
 }
 

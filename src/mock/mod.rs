@@ -208,7 +208,14 @@ impl FakePloton {
 
     /// Takes `key` no longer.
     pub fn revoke_key(&self, key: &str) {
-        self.with(|state| state.keys.revoke(key));
+        self.revoke_key_after(key, Duration::ZERO);
+    }
+
+    /// Takes `key` for `grace` yet, and then no longer, as when it was replaced.
+    pub fn revoke_key_after(&self, key: &str, grace: Duration) {
+        let now = Instant::now();
+        let at = now.checked_add(grace).unwrap_or(now);
+        self.with(|state| state.keys.revoke(key, at));
     }
 
     /// Completes a task; `false` if no task of this id runs.

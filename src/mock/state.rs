@@ -133,7 +133,7 @@ impl State {
                 "plain HTTP is rejected",
             ));
         }
-        self.keys.check(&head.headers)?;
+        self.keys.check(&head.headers, now)?;
         let verdict = self.limiter.as_mut().map(|limiter| limiter.check(now));
         match verdict {
             Some(verdict) if !verdict.allowed => {

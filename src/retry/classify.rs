@@ -6,7 +6,11 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 use hyper_util::client::legacy;
 
 use super::{AttemptsFailed, DeadlinePassed, Outcome};
-use crate::{no_turn, origin::PlainHttpRefused};
+use crate::{
+    key::{KeyUnavailable, WrongKeyKind},
+    no_turn,
+    origin::PlainHttpRefused,
+};
 
 /// [RFC 9110, 9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2)
 pub(super) fn is_idempotent(method: &Method) -> bool {
@@ -41,6 +45,14 @@ pub(super) fn error(error: &(dyn Error + 'static)) -> (Outcome, &'static str) {
 fn known(cause: &(dyn Error + 'static)) -> Option<(Outcome, &'static str)> {
     if cause.is::<PlainHttpRefused>() {
         return Some((Outcome::Final, "plain_http"));
+    }
+    // Nothing was sent; a source that gave a key of the wrong kind will give it again.
+    if cause.is::<KeyUnavailable>() {
+        return Some(if causes(cause).any(|cause| cause.is::<WrongKeyKind>()) {
+            (Outcome::Final, "api_key")
+        } else {
+            (Outcome::NotSent, "api_key")
+        });
     }
     if cause.is::<AttemptsFailed>() || cause.is::<DeadlinePassed>() {
         return Some((Outcome::Final, "retried"));
@@ -159,6 +171,7 @@ mod tests {
     use tower::BoxError;
 
     use super::*;
+    use crate::key::KeyKind;
 
     #[test]
     fn a_status_means_what_the_table_says() {
@@ -214,13 +227,27 @@ mod tests {
     #[test]
     fn a_plain_error_is_told_by_its_type() {
         let invalid_uri = "http://[".parse::<http::Uri>().unwrap_err();
-        let table: [(BoxError, Outcome, &str); 7] = [
+        let wrong = WrongKeyKind {
+            in_force: KeyKind::Test,
+            given: KeyKind::Live,
+        };
+        let table: [(BoxError, Outcome, &str); 9] = [
             (
                 Box::new(PlainHttpRefused::new()),
                 Outcome::Final,
                 "plain_http",
             ),
             (Box::new(invalid_uri), Outcome::Final, "uri"),
+            (
+                Box::new(KeyUnavailable::source_failed("gone".into())),
+                Outcome::NotSent,
+                "api_key",
+            ),
+            (
+                Box::new(KeyUnavailable::wrong_kind(wrong)),
+                Outcome::Final,
+                "api_key",
+            ),
             (
                 Box::new(tower::timeout::error::Elapsed::new()),
                 Outcome::Ambiguous,

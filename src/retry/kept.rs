@@ -75,15 +75,22 @@ impl<B> Kept<B> {
         }
     }
 
-    /// The request once more, with the deadline that it has; `None` where its body can't be sent again.
-    pub(super) fn request(&self, deadline: Option<Instant>) -> Option<Request<B>> {
+    /// The request once more, with the deadline that it has, and pinned to the API key in force at a time; `None` where its
+    /// body can't be sent again.
+    pub(super) fn request(
+        &self,
+        deadline: Option<Instant>,
+        pinned: Option<Instant>,
+    ) -> Option<Request<B>> {
         let mut request = Request::new(self.clone_body.of(self.body.as_ref()?)?);
         *request.method_mut() = self.head.method.clone();
         *request.uri_mut() = self.head.uri.clone();
         *request.version_mut() = self.head.version;
         *request.headers_mut() = self.head.headers.clone();
         *request.extensions_mut() = self.head.extensions.clone();
-        LogicalRequest::get_or_insert(request.extensions_mut()).deadline = deadline;
+        let logical = LogicalRequest::get_or_insert(request.extensions_mut());
+        logical.deadline = deadline;
+        logical.pinned = pinned;
         Some(request)
     }
 
@@ -118,6 +125,11 @@ impl<B> Kept<B> {
         IdempotencyKey::meant_by(&head.method, &head.headers, &head.extensions)
             .filter(|_| self.key_age >= KEY_LIFE)
             .map(|key| (key, self.key_age))
+    }
+
+    /// When the attempt was sent whose API key it is to carry, by the word of another retry layer outside.
+    pub(super) fn pinned(&self) -> Option<Instant> {
+        self.logical()?.pinned
     }
 
     fn logical(&self) -> Option<&LogicalRequest> {

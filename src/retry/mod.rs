@@ -51,6 +51,7 @@ use crate::{idempotency_key::IdempotencyKey, logical::LogicalRequest};
 /// | not sent | connect error, refused stream, connection closed before the request left | any method |
 /// | refused | 429 | any method |
 /// | ambiguous | 408, 500, 502, 503, 504, timeout, reset, incomplete response | idempotent methods, and any request with an `Idempotency-Key` |
+/// | unauthorized | 401, where [`PlotonAuth`](crate::PlotonAuth) inside this layer has another API key by now | any method, once and at once |
 /// | final | every other status, a TLS or URI error, a 5xx with `Idempotent-Replayed: true` | never |
 ///
 /// A POST without a key is therefore never repeated where it may have been processed:

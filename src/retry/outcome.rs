@@ -18,6 +18,9 @@ pub enum Outcome {
     /// It may have been processed. A request is sent again where its method is idempotent or it carries an idempotency
     /// key.
     Ambiguous,
+    /// A 401 for an API key that is no longer the one in force: [`PlotonAuth`](crate::PlotonAuth) inside this layer says
+    /// so. Any request is sent again, once and at no cost: it carries another key then.
+    Unauthorized,
     /// Asking again would change nothing.
     Final,
 }
@@ -27,7 +30,7 @@ impl Outcome {
     /// is idempotent, or they carry an idempotency key.
     pub(super) const fn allows_another(self, repeatable: bool) -> bool {
         match self {
-            Self::NotSent | Self::Refused => true,
+            Self::NotSent | Self::Refused | Self::Unauthorized => true,
             Self::Ambiguous => repeatable,
             Self::Final => false,
         }
@@ -148,7 +151,9 @@ impl Rules {
             return end.outcome;
         };
         match hook(end) {
-            Outcome::NotSent | Outcome::Refused if end.may_have_been_processed() => {
+            Outcome::NotSent | Outcome::Refused | Outcome::Unauthorized
+                if end.may_have_been_processed() =>
+            {
                 Outcome::Ambiguous
             }
             said => said,
@@ -192,6 +197,7 @@ mod tests {
             (Outcome::NotSent, true, true),
             (Outcome::Refused, true, true),
             (Outcome::Ambiguous, true, false),
+            (Outcome::Unauthorized, true, true),
             (Outcome::Final, false, false),
         ];
         for (outcome, repeatable, not_repeatable) in table {
@@ -272,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_hook_makes_nothing_unsent_that_may_have_been_processed() {
-        for said in [Outcome::NotSent, Outcome::Refused] {
+        for said in [Outcome::NotSent, Outcome::Refused, Outcome::Unauthorized] {
             for status in [200, 201, 302, 408, 500, 501, 503, 520, 599] {
                 assert_eq!(judged(said, Ok(status)), Outcome::Ambiguous, "{status}");
             }

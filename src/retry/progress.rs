@@ -15,7 +15,7 @@ use super::{
 use crate::{
     headers::{self, retry_after::Hint},
     idempotency_key::IDEMPOTENCY_KEY,
-    logical::Attempts,
+    logical::{Attempts, KeyRenewed},
 };
 
 /// One logical request; it outlives its attempts.
@@ -29,6 +29,12 @@ pub(super) struct Progress<B> {
     /// `None` where it is beyond every clock.
     deadline: Option<Instant>,
     made: u32,
+    /// When the last attempt was sent.
+    sent: Instant,
+    /// When the attempt was sent whose API key the next ones carry; `None` where they carry the one in force then.
+    pinned: Option<Instant>,
+    /// Whether it was sent again because its API key was renewed.
+    renewed: bool,
     /// What the attempt on its way has cost; `None` of a first one.
     spent: Option<Spent>,
     last_hint: Option<Duration>,
@@ -68,7 +74,7 @@ enum GivenUp {
 }
 
 impl<B> Progress<B> {
-    pub(super) const fn new(
+    pub(super) fn new(
         kept: Kept<B>,
         settings: Arc<Settings>,
         most_attempts: u32,
@@ -77,6 +83,7 @@ impl<B> Progress<B> {
         span: Span,
     ) -> Self {
         Self {
+            pinned: kept.pinned(),
             kept,
             again: None,
             settings,
@@ -84,6 +91,8 @@ impl<B> Progress<B> {
             started,
             deadline,
             made: 0,
+            sent: started,
+            renewed: false,
             spent: None,
             last_hint: None,
             last_status: None,
@@ -125,6 +134,7 @@ impl<B> Progress<B> {
         let Again { request, paid } = self.again.take().filter(|_| self.is_in_time(now))?;
         self.spent = Some(paid.spend());
         self.made = self.made.saturating_add(1);
+        self.sent = now;
         Some(send(request))
     }
 
@@ -140,6 +150,7 @@ impl<B> Progress<B> {
     ) -> Option<Instant> {
         let end = self.look_at(result, now);
         self.settle(&end);
+        self.pin(&end);
         let rules = &self.settings.rules;
         let repeatable = rules.is_repeatable(self.kept.method(), self.kept.has_key());
         if !end.outcome.allows_another(repeatable) {
@@ -148,6 +159,7 @@ impl<B> Progress<B> {
         match self.plan(&end, now) {
             Ok((again, delay)) => {
                 self.again = Some(again);
+                self.renewed |= end.outcome == Outcome::Unauthorized;
                 self.tell_of_retry(&end, delay);
                 // Fits: `plan` found it.
                 now.checked_add(delay)
@@ -167,7 +179,12 @@ impl<B> Progress<B> {
         let (seen, outcome, kind) = match result {
             Ok(response) => {
                 let (status, headers) = (response.status(), response.headers());
-                let outcome = rules.answer(status, headers);
+                let renewed = response.extensions().get::<KeyRenewed>().is_some();
+                let outcome = if renewed && status == StatusCode::UNAUTHORIZED {
+                    Outcome::Unauthorized
+                } else {
+                    rules.answer(status, headers)
+                };
                 (Ok((status, headers)), outcome, Ok(status))
             }
             Err(error) => {
@@ -182,6 +199,10 @@ impl<B> Progress<B> {
             result: seen,
             outcome,
         });
+        let outcome = match outcome {
+            Outcome::Unauthorized if self.renewed => Outcome::Final,
+            outcome => outcome,
+        };
         let hint = seen
             .ok()
             .and_then(|(status, headers)| headers::hint(status, headers, &self.settings.wall, now));
@@ -191,6 +212,17 @@ impl<B> Progress<B> {
             outcome,
             result: kind,
             hint,
+        }
+    }
+
+    /// Holds what may have been processed to the API key that it was sent with: a server may know idempotency keys by their
+    /// caller. After a 401 that key is worth nothing, and nothing was processed.
+    fn pin(&mut self, end: &End) {
+        if end.result == Ok(StatusCode::UNAUTHORIZED) {
+            self.pinned = None;
+        } else if end.outcome == Outcome::Ambiguous && !classify::is_idempotent(self.kept.method())
+        {
+            self.pinned = self.pinned.or(Some(self.sent));
         }
     }
 
@@ -215,9 +247,13 @@ impl<B> Progress<B> {
         let refused = end.outcome == Outcome::Refused;
         let retries = self.made.saturating_sub(1);
         let backoff = &self.settings.backoff;
-        let delay = backoff
-            .delay(end.hint, refused, retries, rand::random())
-            .ok_or(GivenUp::Hint)?;
+        let delay = if end.outcome == Outcome::Unauthorized && end.hint.is_none() {
+            Duration::ZERO
+        } else {
+            backoff
+                .delay(end.hint, refused, retries, rand::random())
+                .ok_or(GivenUp::Hint)?
+        };
         let late = delay.saturating_add(TIMER);
         let at = now.checked_add(late).ok_or(GivenUp::Deadline)?;
         if !self.is_in_time(at) {
@@ -230,7 +266,8 @@ impl<B> Progress<B> {
         let paid = quota.pay(end.outcome).ok_or(GivenUp::Quota)?;
         // Last of all: a body that is still being read elsewhere is taken from there.
         let last = self.deadline.into_iter().chain(self.key_dies_at()).min();
-        let request = self.kept.request(last).ok_or(GivenUp::Body)?;
+        let request = self.kept.request(last, self.pinned);
+        let request = request.ok_or(GivenUp::Body)?;
         // Nor is it sent later, should the service not be ready for so long.
         self.deadline = last;
         Ok((Again { request, paid }, delay))

@@ -43,9 +43,13 @@ impl Quota {
     pub(super) fn pay(self: &Arc<Self>, outcome: Outcome) -> Option<Paid> {
         let cost = match outcome {
             Outcome::Refused => REFUSED,
+            // Once for each request, and the server did next to nothing.
+            Outcome::Unauthorized => 0,
             Outcome::NotSent | Outcome::Ambiguous | Outcome::Final => FAILED,
         };
-        self.change(|left| left.checked_sub(cost)).then(|| Paid {
+        // Where there is no quota, what costs nothing can't be paid either.
+        let paid = self.capacity > 0 && self.change(|left| left.checked_sub(cost));
+        paid.then(|| Paid {
             quota: self.clone(),
             cost,
         })

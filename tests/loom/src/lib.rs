@@ -18,7 +18,7 @@ pub mod limit;
 mod logical;
 #[path = "../../../src/no_turn.rs"]
 mod no_turn;
-#[path = "../../../src/origin.rs"]
+#[path = "../../../src/origin/mod.rs"]
 mod origin;
 #[path = "../../../src/plan.rs"]
 mod plan;

@@ -10,11 +10,17 @@ use std::{
 
 use http::Uri;
 
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
 /// The scheme, host and port that a layer acts for.
 ///
 /// `https`, or `http` to a loopback host (`127.0.0.0/8`, `[::1]`, `localhost`) for tests and local proxies: a key is
-/// never sent in the clear to another machine. Case, a dot at the end of the host and the scheme's default port make no
-/// difference.
+/// never sent in the clear to another machine. Case, a dot at the end of the host, the scheme's default port, user
+/// information and the spelling of an IPv6 address make no difference. An internationalised name is written in punycode
+/// (`xn--…`), in an origin as in every [`Uri`].
 ///
 /// # Example
 ///
@@ -46,9 +52,12 @@ impl Origin {
     ///
     /// # Errors
     ///
-    /// Where it is no URI, has another scheme, no host, a path, a query or user information, or is plain HTTP to a host
-    /// that is not loopback.
+    /// Where it is no URI, has a character that is not ASCII, another scheme, no host, a path, a query or user information,
+    /// or is plain HTTP to a host that is not loopback.
     pub fn parse(origin: &str) -> Result<Self, InvalidOrigin> {
+        if !origin.is_ascii() {
+            return Err(InvalidOrigin(Fault::NotAscii));
+        }
         let uri = Uri::from_str(origin).map_err(|_| InvalidOrigin(Fault::Uri))?;
         let has_path = uri
             .path_and_query()
@@ -147,7 +156,8 @@ impl Host {
         if let Ok(address) = name.parse() {
             return Some(Self::V4(address));
         }
-        (!name.is_empty()).then(|| Self::Name(name.to_ascii_lowercase().into()))
+        let is_name = name.split('.').all(|label| !label.is_empty());
+        is_name.then(|| Self::Name(name.to_ascii_lowercase().into()))
     }
 
     fn is_loopback(&self) -> bool {
@@ -163,16 +173,16 @@ fn without_dot(host: &str) -> &str {
     host.strip_suffix('.').unwrap_or(host)
 }
 
-/// The port that `uri` means; `None` where it names one that does not exist.
+/// The port that `uri` means; `None` where it names one that does not exist, or has anything else behind its host.
 fn port(uri: &Uri, https: bool) -> Option<u16> {
-    let authority = uri.authority()?.as_str();
-    match uri.port_u16() {
-        Some(port) => Some(port),
-        // `http` reads a port that does not fit u16 as none.
-        None => {
-            let host_end = authority.rsplit('@').next()?;
-            let after_host = host_end.get(uri.host()?.len()..)?;
-            matches!(after_host, "" | ":").then_some(default_port(https))
+    // `http` itself takes `:+443` for a port, `:65536` for none, and does not see what stands between `]` and a port.
+    let host_and_port = uri.authority()?.as_str().rsplit('@').next()?;
+    match host_and_port.get(uri.host()?.len()..)? {
+        "" | ":" => Some(default_port(https)),
+        port => {
+            let digits = port.strip_prefix(':')?;
+            let are_digits = digits.bytes().all(|b| b.is_ascii_digit());
+            are_digits.then(|| digits.parse().ok()).flatten()
         }
     }
 }
@@ -187,6 +197,7 @@ pub struct InvalidOrigin(Fault);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
+    NotAscii,
     Uri,
     Scheme,
     Host,
@@ -198,9 +209,12 @@ enum Fault {
 impl fmt::Display for InvalidOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
+            Fault::NotAscii => {
+                "an origin is ASCII: an internationalised name is written in punycode, xn--…"
+            }
             Fault::Uri => "an origin is a URI: https://host or https://host:port",
             Fault::Scheme => "the scheme of an origin is https, or http for a loopback host",
-            Fault::Host => "the origin has no host",
+            Fault::Host => "the origin has no host, or one with an empty label",
             Fault::Port => "the origin's port is not between 0 and 65535",
             Fault::More => "an origin has no path, query or user information",
             Fault::PlainHttp => "plain HTTP is for loopback hosts only",
@@ -227,106 +241,3 @@ impl fmt::Display for PlainHttpRefused {
 }
 
 impl Error for PlainHttpRefused {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn uri(text: &str) -> Uri {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn spelling_makes_no_difference() {
-        for text in [
-            "https://api.ploton.ai",
-            "https://api.ploton.ai/v1/tasks?limit=1",
-            "https://API.Ploton.AI:443/v1",
-            "HTTPS://api.ploton.ai./v1",
-            "https://api.ploton.ai:/v1",
-            "https://user:word@api.ploton.ai/v1",
-        ] {
-            assert!(Origin::default().contains(&uri(text)), "{text}");
-        }
-    }
-
-    #[test]
-    fn look_alikes_are_other_origins() {
-        for text in [
-            "http://api.ploton.ai/v1",
-            "https://api.ploton.ai:8443/v1",
-            "https://api.ploton.ai.evil.example/v1",
-            "https://api.ploton.ai@evil.example/v1",
-            "https://evil.example/api.ploton.ai",
-            "https://xapi.ploton.ai/v1",
-            "https://ploton.ai/v1",
-            "https://api.ploton.ai..",
-            "https://api.ploton.ai:99999/v1",
-            "/v1/tasks",
-            "api.ploton.ai:443",
-            "*",
-        ] {
-            let Ok(parsed) = text.parse::<Uri>() else {
-                continue;
-            };
-            assert!(!Origin::default().contains(&parsed), "{text}");
-        }
-    }
-
-    #[test]
-    fn addresses_are_compared_as_addresses() {
-        let origin = Origin::parse("http://[::1]:8080").unwrap();
-        assert!(origin.contains(&uri("http://[0:0:0:0:0:0:0:1]:8080/v1")));
-        assert!(!origin.contains(&uri("http://[::2]:8080/v1")));
-        let origin = Origin::parse("http://127.0.0.1:8080").unwrap();
-        assert!(origin.contains(&uri("http://127.0.0.1:8080/v1")));
-        assert!(!origin.contains(&uri("http://127.0.0.1:8081/v1")));
-        assert!(!origin.contains(&uri("https://127.0.0.1:8080/v1")));
-    }
-
-    #[test]
-    fn plain_http_to_the_host_is_seen_on_any_port() {
-        let origin = Origin::default();
-        assert!(origin.is_in_the_clear(&uri("http://api.ploton.ai/v1")));
-        assert!(origin.is_in_the_clear(&uri("http://API.ploton.ai.:8080/v1")));
-        assert!(!origin.is_in_the_clear(&uri("https://api.ploton.ai/v1")));
-        assert!(!origin.is_in_the_clear(&uri("http://evil.example/v1")));
-        let loopback = Origin::parse("http://localhost:1").unwrap();
-        assert!(!loopback.is_in_the_clear(&uri("http://localhost:1/v1")));
-    }
-
-    #[test]
-    fn what_is_no_origin_says_why() {
-        let table = [
-            ("", Fault::Uri),
-            ("https://", Fault::Uri),
-            ("api.ploton.ai", Fault::Scheme),
-            ("ftp://api.ploton.ai", Fault::Scheme),
-            ("/v1", Fault::More),
-            ("https://api.ploton.ai/v1", Fault::More),
-            ("https://api.ploton.ai?x", Fault::More),
-            ("https://me@api.ploton.ai", Fault::More),
-            ("https://api.ploton.ai:65536", Fault::Port),
-            ("https://.", Fault::Host),
-            ("http://api.ploton.ai", Fault::PlainHttp),
-            ("http://127.evil.example", Fault::PlainHttp),
-            ("http://localhost.evil.example", Fault::PlainHttp),
-        ];
-        for (text, fault) in table {
-            assert_eq!(Origin::parse(text), Err(InvalidOrigin(fault)), "{text}");
-        }
-    }
-
-    #[test]
-    fn an_origin_is_shown_as_it_is_read() {
-        for text in [
-            "https://api.ploton.ai",
-            "https://proxy.example:8443",
-            "http://127.0.0.1:8080",
-            "http://[::1]:8080",
-            "http://localhost",
-        ] {
-            assert_eq!(Origin::parse(text).unwrap().to_string(), text);
-        }
-    }
-}

@@ -3,11 +3,17 @@
 use std::{error::Error, fmt, str::FromStr};
 
 use http::HeaderValue;
+use subtle::ConstantTimeEq;
+
+mod read;
+mod unavailable;
+
+pub use self::{read::ReadKeyError, unavailable::KeyUnavailable};
 
 /// A Ploton API key that could be sent: `pk_test_…` or `pk_live_…`.
 ///
 /// Printing it shows its kind and, of a key long enough, the last four characters; the secret itself is in no output of
-/// this crate.
+/// this crate. Two keys are compared in a time that tells nothing about where they differ. There is no way to serialize one.
 ///
 /// # Example
 ///
@@ -87,6 +93,15 @@ impl ApiKey {
     }
 }
 
+/// In constant time, but for the keys' lengths.
+impl PartialEq for ApiKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.bearer.as_bytes().ct_eq(other.bearer.as_bytes()).into()
+    }
+}
+
+impl Eq for ApiKey {}
+
 impl FromStr for ApiKey {
     type Err = InvalidApiKey;
 
@@ -113,6 +128,16 @@ impl fmt::Display for ApiKey {
 impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ApiKey({self})")
+    }
+}
+
+/// "test" or "live"
+impl fmt::Display for KeyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Test => "test",
+            Self::Live => "live",
+        })
     }
 }
 
@@ -150,6 +175,37 @@ impl fmt::Display for InvalidApiKey {
 
 impl Error for InvalidApiKey {}
 
+/// A test key can't take the place of a live key, nor a live key that of a test key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WrongKeyKind {
+    pub(crate) in_force: KeyKind,
+    pub(crate) given: KeyKind,
+}
+
+impl WrongKeyKind {
+    /// The kind of the key in force, which goes on being used.
+    #[must_use]
+    pub const fn in_force(&self) -> KeyKind {
+        self.in_force
+    }
+
+    /// The kind of the key that was refused.
+    #[must_use]
+    pub const fn given(&self) -> KeyKind {
+        self.given
+    }
+}
+
+/// "a live key can't take the place of a test key"
+impl fmt::Display for WrongKeyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (given, in_force) = (self.given, self.in_force);
+        write!(f, "a {given} key can't take the place of a {in_force} key")
+    }
+}
+
+impl Error for WrongKeyKind {}
+
 const TEST: &str = "pk_test_";
 const LIVE: &str = "pk_live_";
 const MAX_LEN: usize = 512;
@@ -158,7 +214,54 @@ const SHOWS_LAST_FOUR: usize = 16;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_key_that_can_be_sent_or_an_error(
+            prefix in prop_oneof![Just("pk_test_"), Just("pk_live_"), Just("")],
+            rest in prop_oneof![".{0,40}", "[!-~]{0,600}", any::<Vec<u8>>().prop_map(|bytes| {
+                String::from_utf8_lossy(&bytes).into_owned()
+            })],
+        ) {
+            let text = format!("{prefix}{rest}");
+            match ApiKey::parse(&text) {
+                Ok(key) => {
+                    let value = key.bearer();
+                    prop_assert_eq!(value.to_str().unwrap(), format!("Bearer {text}"));
+                    prop_assert!(value.is_sensitive() && text.len() <= MAX_LEN);
+                    let shown = format!("{key} {key:?}");
+                    let secret = &text["pk_test_".len()..];
+                    for part in secret.as_bytes().windows(5) {
+                        let part = std::str::from_utf8(part).unwrap();
+                        prop_assert!(!shown.contains(part) || FRAME.contains(part), "{}", shown);
+                    }
+                }
+                Err(error) => {
+                    let is_key = !prefix.is_empty()
+                        && (1..=MAX_LEN - prefix.len()).contains(&rest.len())
+                        && rest.bytes().all(|b| b.is_ascii_graphic());
+                    prop_assert!(!is_key, "{:?}: {}", text, error);
+                }
+            }
+        }
+
+        #[test]
+        fn keys_are_equal_when_they_are_the_same(a in "[a-c]{1,3}", b in "[a-c]{1,3}") {
+            let key = |secret: &str| ApiKey::parse(&format!("pk_test_{secret}")).unwrap();
+            prop_assert_eq!(key(&a) == key(&b), a == b);
+        }
+    }
+
+    /// What is printed around every key.
+    const FRAME: &str = "ApiKey(pk_test_ ApiKey(pk_live_";
+
+    #[test]
+    fn a_test_key_is_not_its_live_twin() {
+        assert_ne!(ApiKey::parse("pk_test_a"), ApiKey::parse("pk_live_a"));
+    }
 
     #[test]
     fn both_prefixes_are_keys() {

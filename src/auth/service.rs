@@ -1,0 +1,261 @@
+//! The service that adds the key, and its future.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::{Request, Response, StatusCode, header::AUTHORIZATION};
+use pin_project_lite::pin_project;
+use tower::{BoxError, Service};
+
+use super::{
+    PlotonAuth,
+    keys::{Chosen, Keys},
+    renewal,
+};
+use crate::{key::KeyUnavailable, logical::KeyRenewed, origin::PlainHttpRefused};
+
+/// The service that [`PlotonAuth`] makes.
+#[derive(Clone, Debug)]
+pub struct AuthService<S> {
+    pub(super) inner: S,
+    pub(super) layer: PlotonAuth,
+}
+
+impl<S, B, R> Service<Request<B>> for AuthService<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+{
+    type Response = Response<R>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, B>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let state = if self.layer.is_in_the_clear(&request) {
+            State::InTheClear
+        } else if !self.layer.acts_for(&request) {
+            State::Sent {
+                response: self.inner.call(request),
+                used: None,
+            }
+        } else if let Some(chosen) = self.layer.keys.choose(request.extensions()) {
+            send(&mut self.inner, &self.layer, request, chosen)
+        } else {
+            // The inner service's readiness is given back: the clone has none.
+            let service = self.inner.clone();
+            self.inner = service.clone();
+            State::without_key(Unsent {
+                service,
+                layer: self.layer.clone(),
+                request,
+            })
+        };
+        ResponseFuture { state }
+    }
+}
+
+/// Sends `request` by `service`, which is ready.
+fn send<S, B>(
+    service: &mut S,
+    layer: &PlotonAuth,
+    mut request: Request<B>,
+    chosen: Chosen,
+) -> State<S, S::Future, S::Response, B>
+where
+    S: Service<Request<B>>,
+{
+    if chosen.renew {
+        renewal::in_background(&layer.keys, layer.source_timeout);
+    }
+    request.headers_mut().insert(AUTHORIZATION, chosen.bearer);
+    State::Sent {
+        response: service.call(request),
+        used: Some(Used {
+            keys: layer.keys.clone(),
+            generation: chosen.generation,
+            source_timeout: layer.source_timeout,
+        }),
+    }
+}
+
+/// The key that a request was sent with.
+struct Used {
+    keys: Arc<Keys>,
+    generation: u64,
+    source_timeout: Duration,
+}
+
+/// What waits for a key.
+struct Unsent<S, B> {
+    service: S,
+    layer: PlotonAuth,
+    request: Request<B>,
+}
+
+type Waiting<T> = Pin<Box<dyn Future<Output = Result<T, KeyUnavailable>> + Send>>;
+
+pin_project! {
+    /// The future of [`AuthService`]; dropping it cancels the request.
+    pub struct ResponseFuture<S, B>
+    where
+        S: Service<Request<B>>,
+    {
+        #[pin]
+        state: State<S, S::Future, S::Response, B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, F, R, B> {
+        /// The request went on to the inner service; `used` is `Some` where it was given a key.
+        Sent { #[pin] response: F, used: Option<Used> },
+        /// Plain HTTP to the Ploton host: nothing was sent.
+        InTheClear,
+        /// The source is asked. `unsent` is `Some` until it answered.
+        WithoutKey { answer: Waiting<()>, unsent: Option<Box<Unsent<S, B>>> },
+        /// The source answered; `failure` is `Some` where it gave no key, and there may be one to go on with.
+        GettingReady { unsent: Option<Box<Unsent<S, B>>>, failure: Option<KeyUnavailable> },
+        /// A 401, held while the source is asked for another key. `response` is `Some` until it answered.
+        Unauthorized { answer: Waiting<bool>, response: Option<Box<R>> },
+    }
+}
+
+impl<S, F, R, B> State<S, F, R, B> {
+    fn without_key(unsent: Unsent<S, B>) -> Self {
+        let keys = unsent.layer.keys.clone();
+        Self::WithoutKey {
+            answer: Box::pin(renewal::key_needed(keys, unsent.layer.source_timeout)),
+            unsent: Some(Box::new(unsent)),
+        }
+    }
+}
+
+impl<S, B, R> Future for ResponseFuture<S, B>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+{
+    type Output = Result<Response<R>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let next = match state.as_mut().project() {
+                // Sent => (Unauthorized | done)
+                StateProj::Sent { response, used } => {
+                    let result = ready!(response.poll(cx)).map_err(Into::into);
+                    let unauthorized = result
+                        .as_ref()
+                        .is_ok_and(|response| response.status() == StatusCode::UNAUTHORIZED);
+                    match (result, used.take()) {
+                        (Ok(response), Some(used)) if unauthorized => {
+                            let Used {
+                                keys,
+                                generation,
+                                source_timeout,
+                            } = used;
+                            if keys.renewal.is_none() || keys.changed_since(generation) {
+                                let renewed = keys.changed_since(generation);
+                                return Poll::Ready(Ok(tell(response, Ok(renewed))));
+                            }
+                            let answer = renewal::was_refused(keys, generation, source_timeout);
+                            State::Unauthorized {
+                                answer: Box::pin(answer),
+                                response: Some(Box::new(response)),
+                            }
+                        }
+                        (result, _) => return Poll::Ready(result),
+                    }
+                }
+                // InTheClear => done
+                StateProj::InTheClear => {
+                    return Poll::Ready(Err(PlainHttpRefused::new().into()));
+                }
+                // WithoutKey => GettingReady
+                StateProj::WithoutKey { answer, unsent } => State::GettingReady {
+                    failure: ready!(answer.as_mut().poll(cx)).err(),
+                    unsent: unsent.take(),
+                },
+                // GettingReady => (Sent | WithoutKey | done)
+                StateProj::GettingReady { unsent, failure } => {
+                    let Some(waiting) = unsent else {
+                        return Poll::Pending;
+                    };
+                    let keys = &waiting.layer.keys;
+                    if let (Some(failure), None) = (&*failure, keys.choose_stale()) {
+                        return Poll::Ready(Err(failure.clone().into()));
+                    }
+                    if let Err(error) = ready!(waiting.service.poll_ready(cx)) {
+                        return Poll::Ready(Err(error.into()));
+                    }
+                    let stale = || failure.as_ref().and_then(|_| keys.choose_stale());
+                    let chosen = keys.choose(waiting.request.extensions()).or_else(stale);
+                    let Some(unsent) = unsent.take() else {
+                        return Poll::Pending;
+                    };
+                    let Unsent {
+                        mut service,
+                        layer,
+                        request,
+                    } = *unsent;
+                    match chosen {
+                        Some(chosen) => send(&mut service, &layer, request, chosen),
+                        // It expired before the service was ready, whose readiness is given back.
+                        None => State::without_key(Unsent {
+                            service: service.clone(),
+                            layer,
+                            request,
+                        }),
+                    }
+                }
+                // Unauthorized => done
+                StateProj::Unauthorized { answer, response } => {
+                    let renewed = ready!(answer.as_mut().poll(cx));
+                    let Some(response) = response.take() else {
+                        return Poll::Pending;
+                    };
+                    return Poll::Ready(Ok(tell(*response, renewed)));
+                }
+            };
+            state.set(next);
+        }
+    }
+}
+
+/// Says in a 401 whether another key is in force now.
+fn tell<R>(mut response: Response<R>, renewed: Result<bool, KeyUnavailable>) -> Response<R> {
+    match renewed {
+        Ok(true) => drop(response.extensions_mut().insert(KeyRenewed(()))),
+        Ok(false) => {}
+        Err(failure) => drop(response.extensions_mut().insert(failure)),
+    }
+    response
+}
+
+impl<S, B> fmt::Debug for ResponseFuture<S, B>
+where
+    S: Service<Request<B>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            State::Sent { .. } => "sent",
+            State::InTheClear => "refused",
+            State::WithoutKey { .. } => "waiting for a key",
+            State::GettingReady { .. } => "getting ready",
+            State::Unauthorized { .. } => "waiting for another key",
+        };
+        f.debug_struct("ResponseFuture")
+            .field("state", &state)
+            .finish_non_exhaustive()
+    }
+}

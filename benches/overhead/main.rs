@@ -29,7 +29,7 @@ use self::{
     work::{Answers, Client, Inner, KEY},
 };
 
-const ROUNDS: usize = 301;
+const ROUNDS: usize = 3_001;
 
 fn main() {
     let runtime = runtime::Builder::new_current_thread()

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
+use http::{Extensions, Method, Request, Uri, Version};
 use tokio::time::Instant;
 
-use super::RetryBody;
+use super::{RetryBody, headers::KeptHeaders};
 use crate::{idempotency_key::IdempotencyKey, logical::LogicalRequest};
 
 /// A request that can be made again.
@@ -20,7 +20,7 @@ struct Head {
     method: Method,
     uri: Uri,
     version: Version,
-    headers: HeaderMap,
+    headers: KeptHeaders,
     extensions: Extensions,
 }
 
@@ -54,7 +54,7 @@ impl<B> Kept<B> {
                 method: request.method().clone(),
                 uri: request.uri().clone(),
                 version: request.version(),
-                headers: request.headers().clone(),
+                headers: KeptHeaders::of(request.headers()),
                 extensions: request.extensions().clone(),
             },
             body: more_than_once
@@ -70,7 +70,7 @@ impl<B> Kept<B> {
         *request.method_mut() = self.head.method.clone();
         *request.uri_mut() = self.head.uri.clone();
         *request.version_mut() = self.head.version;
-        *request.headers_mut() = self.head.headers.clone();
+        *request.headers_mut() = self.head.headers.map();
         *request.extensions_mut() = self.head.extensions.clone();
         LogicalRequest::get_or_insert(request.extensions_mut()).deadline = deadline;
         Some(request)
@@ -82,7 +82,7 @@ impl<B> Kept<B> {
 
     /// Whether the attempts carried a key, whoever made it.
     pub(super) fn has_key(&self) -> bool {
-        IdempotencyKey::is_in(&self.head.headers)
+        IdempotencyKey::is_in(&self.head.headers.map())
             || self
                 .logical()
                 .is_some_and(|logical| logical.key().is_some())
@@ -90,7 +90,7 @@ impl<B> Kept<B> {
 
     /// The key that the attempts carried, whoever made it.
     pub(super) fn idempotency_key(&self) -> Option<IdempotencyKey> {
-        IdempotencyKey::of(&self.head.headers).or_else(|| self.logical()?.key().cloned())
+        IdempotencyKey::of(&self.head.headers.map()).or_else(|| self.logical()?.key().cloned())
     }
 
     fn logical(&self) -> Option<&LogicalRequest> {

@@ -87,7 +87,9 @@ impl Place {
         let turn = shared.with(|state, now, wakers| {
             let outlook = state.outlook(now);
             let is_new = self.ticket.is_none();
-            let ticket = *self.ticket.get_or_insert_with(|| state.queue.join());
+            let ticket = *self
+                .ticket
+                .get_or_insert_with(|| state.queue.enter(outlook));
             let turn = state.queue.ask(ticket, outlook, &mut waker, wakers);
             let Turn::Later(until) = turn else {
                 if let Some(late) = self.too_late(deadline, now) {

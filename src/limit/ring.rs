@@ -101,8 +101,13 @@ impl AnswerRing {
     }
 
     fn first_within(&self, window: Duration, now: Instant) -> usize {
-        self.ended
-            .partition_point(|&ended| later(ended, window) <= now)
+        let left = |ended: Instant| later(ended, window) <= now;
+        // Mostly none has, or the one at the front: answers that left are taken away with each that comes.
+        match (self.ended.front(), self.ended.get(1)) {
+            (Some(&first), _) if !left(first) => 0,
+            (Some(_), Some(&second)) if !left(second) => 1,
+            _ => self.ended.partition_point(|&ended| left(ended)),
+        }
     }
 }
 

@@ -86,6 +86,9 @@ where
                         return Poll::Ready(Err(progress.deadline_passed()));
                     };
                     let result = result.map_err(Into::into);
+                    if progress.succeeds(&result) {
+                        return Poll::Ready(result);
+                    }
                     let now = Instant::now();
                     let Some(until) = progress.send_again_at(&result, now) else {
                         return Poll::Ready(progress.done(result, now));

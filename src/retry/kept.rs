@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
+use http::{Extensions, Method, Request, Uri, Version};
 use tokio::time::Instant;
 
-use super::RetryBody;
+use super::{RetryBody, headers::KeptHeaders};
 use crate::{
     idempotency_key::{IdempotencyKey, KEY_LIFE},
     logical::LogicalRequest,
@@ -25,7 +25,7 @@ struct Head {
     method: Method,
     uri: Uri,
     version: Version,
-    headers: HeaderMap,
+    headers: KeptHeaders,
     extensions: Extensions,
 }
 
@@ -65,7 +65,7 @@ impl<B> Kept<B> {
                 method: request.method().clone(),
                 uri: request.uri().clone(),
                 version: request.version(),
-                headers: request.headers().clone(),
+                headers: KeptHeaders::of(request.headers()),
                 extensions: request.extensions().clone(),
             },
             body: more_than_once
@@ -86,7 +86,7 @@ impl<B> Kept<B> {
         *request.method_mut() = self.head.method.clone();
         *request.uri_mut() = self.head.uri.clone();
         *request.version_mut() = self.head.version;
-        *request.headers_mut() = self.head.headers.clone();
+        *request.headers_mut() = self.head.headers.map();
         *request.extensions_mut() = self.head.extensions.clone();
         let logical = LogicalRequest::get_or_insert(request.extensions_mut());
         logical.deadline = deadline;
@@ -100,7 +100,7 @@ impl<B> Kept<B> {
 
     /// Whether the attempts carried a key, whoever made it.
     pub(super) fn has_key(&self) -> bool {
-        IdempotencyKey::is_in(&self.head.headers)
+        IdempotencyKey::is_in(&self.head.headers.map())
             || self
                 .logical()
                 .is_some_and(|logical| logical.key().is_some())
@@ -109,7 +109,7 @@ impl<B> Kept<B> {
     /// The key that the attempts carried, whoever made it.
     pub(super) fn idempotency_key(&self) -> Option<IdempotencyKey> {
         let head = &self.head;
-        IdempotencyKey::sent_with(&head.headers, &head.extensions)
+        IdempotencyKey::sent_with(&head.headers.map(), &head.extensions)
             .or_else(|| self.logical()?.key().cloned())
     }
 
@@ -121,9 +121,11 @@ impl<B> Kept<B> {
 
     /// The key that may not be sent any more, and its age; `None` where there is no such.
     pub(super) fn expired_key(&self) -> Option<(&IdempotencyKey, Duration)> {
+        if self.key_age < KEY_LIFE {
+            return None;
+        }
         let head = &self.head;
-        IdempotencyKey::meant_by(&head.method, &head.headers, &head.extensions)
-            .filter(|_| self.key_age >= KEY_LIFE)
+        IdempotencyKey::meant_by(&head.method, &head.headers.map(), &head.extensions)
             .map(|key| (key, self.key_age))
     }
 

@@ -17,6 +17,7 @@ mod cloning;
 mod discarded;
 mod error;
 mod future;
+mod headers;
 mod kept;
 mod outcome;
 mod progress;

@@ -22,7 +22,7 @@ use crate::{
 pub(super) struct Progress<B> {
     kept: Kept<B>,
     /// `Some` from the decision to send it again until that is done.
-    again: Option<Again<B>>,
+    again: Option<Box<Again<B>>>,
     settings: Arc<Settings>,
     most_attempts: u32,
     started: Instant,
@@ -131,7 +131,8 @@ impl<B> Progress<B> {
         now: Instant,
         send: impl FnOnce(Request<B>) -> F,
     ) -> Option<F> {
-        let Again { request, paid } = self.again.take().filter(|_| self.is_in_time(now))?;
+        let again = self.again.take().filter(|_| self.is_in_time(now))?;
+        let Again { request, paid } = *again;
         self.spent = Some(paid.spend());
         self.made = self.made.saturating_add(1);
         self.sent = now;
@@ -140,6 +141,18 @@ impl<B> Progress<B> {
 
     fn is_in_time(&self, now: Instant) -> bool {
         self.deadline.is_none_or(|deadline| now < deadline)
+    }
+
+    /// Whether `result` is all that was wanted. Nearly always it is, and nothing more is looked up then, not even the time.
+    pub(super) fn succeeds<R>(&mut self, result: &Result<Response<R>, BoxError>) -> bool {
+        let Ok(response) = result else { return false };
+        // A hook may take a 2xx for something to ask again.
+        if !response.status().is_success() || self.settings.rules.hook.is_some() {
+            return false;
+        }
+        self.earn();
+        self.record(Ok(response.status()));
+        true
     }
 
     /// Decides whether there is another attempt, and when it is sent.
@@ -158,7 +171,7 @@ impl<B> Progress<B> {
         }
         match self.plan(&end, now) {
             Ok((again, delay)) => {
-                self.again = Some(again);
+                self.again = Some(Box::new(again));
                 self.renewed |= end.outcome == Outcome::Unauthorized;
                 self.tell_of_retry(&end, delay);
                 // Fits: `plan` found it.
@@ -228,14 +241,19 @@ impl<B> Progress<B> {
 
     /// Pays into the quota what a success earns.
     fn settle(&mut self, end: &End) {
-        let spent = self.spent.take();
         let succeeded = |status: StatusCode| !status.is_client_error() && !status.is_server_error();
         // A hook may take a 2xx for something to ask again.
         if end.outcome == Outcome::Final && end.result.is_ok_and(succeeded) {
-            match spent {
-                Some(spent) => spent.give_back(),
-                None => self.settings.quota.earn(),
-            }
+            self.earn();
+        } else {
+            self.spent = None;
+        }
+    }
+
+    fn earn(&mut self) {
+        match self.spent.take() {
+            Some(spent) => spent.give_back(),
+            None => self.settings.quota.earn(),
         }
     }
 

@@ -210,7 +210,8 @@ async fn a_pause_is_a_line_when_it_begins_and_one_when_it_is_over() {
         assert!(lines[0].contains(&format!("http.response.status_code={status}")));
         let pause = number(&lines[0], "pause_ms");
         assert!((12_000..14_401).contains(&pause), "{lines:?}");
-        assert!(lines[0].contains("hint_ms=12000"), "{lines:?}");
+        let hint = "hint_ms=12000 hint_from=\"retry-after\"";
+        assert!(lines[0].contains(hint), "{lines:?}");
         assert!(
             lines[1].contains("a request waits for its turn"),
             "{lines:?}"

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tracing::field;
 
 use super::{bucket::Bucket, rule::Mode, wait::Wait};
+use crate::headers::retry_after::Hint;
 
 /// A request came and waits, in `poll_ready` mostly, where nobody knows more of it.
 pub(super) fn waits(wait: &Wait, expected: Duration) {
@@ -38,12 +39,13 @@ pub(super) fn waited<B>(request: &Request<B>, wait: &Wait, now: Instant) {
 }
 
 /// An answer began a pause.
-pub(super) fn paused(status: StatusCode, pause: Duration, hint: Option<Duration>, waiting: usize) {
+pub(super) fn paused(status: StatusCode, pause: Duration, hint: Option<Hint>, waiting: usize) {
     let status = status.as_u16();
     tracing::warn!(
         http.response.status_code = status,
         pause_ms = millis(pause),
-        hint_ms = hint.map(millis),
+        hint_ms = hint.map(|hint| millis(hint.wait)),
+        hint_from = hint.map(|hint| hint.source.name()),
         waiting,
         "a {status} pauses all requests"
     );

@@ -46,13 +46,13 @@ impl InFlight {
             Some(undated) => headers::refusal(headers, wall, now, undated),
             None => headers::retry_after(headers, wall, now),
         };
-        let hint = hint.map(|hint| hint.wait);
+        let wait = hint.map(|hint| hint.wait);
         let random = rand::random();
         let pause = self.shared.change(|state, now, _| {
-            let until = match hint {
-                _ if refused => state.bucket.refused(sent, hint, said, now, random)?,
-                Some(hint) if state.pauses_on_503 => {
-                    state.bucket.pause_for(sent, hint, said, now, random)?
+            let until = match wait {
+                _ if refused => state.bucket.refused(sent, wait, said, now, random)?,
+                Some(wait) if state.pauses_on_503 => {
+                    state.bucket.pause_for(sent, wait, said, now, random)?
                 }
                 _ => {
                     state.bucket.answered(sent, said, now);

@@ -73,7 +73,7 @@ pub mod rules {}
 /// [`max_wait`](Self::max_wait) and [`max_waiting`](Self::max_waiting) bound the queue, and a request whose
 /// [`Deadline`](crate::Deadline) is before its turn fails at once. `poll_ready` knows no request, and its error would mean
 /// that the service is dead. So a service that may not wait says that it is ready, and its call fails; and a deadline
-/// counts from the call on, where that still has to wait.
+/// counts from the call on.
 ///
 /// tower's `load_shed` outside sheds whatever is not ready: everything that would have to wait at all. Behind tower's
 /// `buffer` one request at a time asks for its turn, so there the buffer's size is the bound.

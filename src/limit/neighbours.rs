@@ -136,6 +136,11 @@ impl Neighbours {
         self.processes.min(self.most / 2).max(1)
     }
 
+    /// Our share of `requests` that are left for all.
+    pub(super) fn share_of(&self, requests: u32) -> u32 {
+        requests.checked_div(self.processes).unwrap_or(requests)
+    }
+
     /// When one may be sent although less is left than needed and nothing is on its way: a step after the last answer where
     /// requests are given back one by one, else after the window.
     pub(super) fn retry(&self, step: Duration) -> Option<Instant> {
@@ -147,7 +152,7 @@ impl Neighbours {
     }
 
     /// Judged when the last answer came, so that time alone makes nothing later.
-    fn is_sliding(&self) -> bool {
+    pub(super) fn is_sliding(&self) -> bool {
         self.answered < self.slides_until
     }
 }

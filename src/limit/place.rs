@@ -150,7 +150,7 @@ impl Place {
         deadline: Option<Instant>,
     ) -> Option<BoxError> {
         let since = self.wait?.since;
-        let turn = outlook.expected(ahead);
+        let turn = state.queue.expected(ahead, outlook);
         let wait = turn.saturating_duration_since(since);
         let waiting = state.queue.waiting().saturating_sub(1);
         if is_new && self.bounds.max_waiting.is_some_and(|max| waiting >= max) {
@@ -208,6 +208,7 @@ impl Place {
         let taken = shared.change(|state, now, wakers| {
             if let Some(late) = self.too_late(deadline, now) {
                 self.ticket = None;
+                self.wait = None;
                 state.queue.leave(ticket, wakers);
                 return Err(late);
             }

@@ -10,7 +10,8 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    rule::Verdict,
+    pacer::LATENESS,
+    rule::{Rule, Verdict},
     time::{later, scaled},
 };
 
@@ -29,6 +30,8 @@ pub(super) struct Queue {
     /// When somebody was called up last; `None` after all who were had been passed.
     last_call: Option<Instant>,
     passed: BTreeSet<u64>,
+    /// As many more must leave before it is believed again that whoever is first will act in time.
+    doubt: u32,
     /// The first of the waiting, and when it is to come by its own timer; `None` once it came.
     expected: Option<(u64, Instant)>,
     next: u64,
@@ -36,6 +39,8 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct Waiter {
+    /// When it was told first that it has to wait.
+    since: Option<Instant>,
     /// `None` of one who was woken, and will ask.
     waker: Option<Waker>,
     /// When its own timer wakes it.
@@ -50,30 +55,35 @@ pub(super) struct Outlook {
     pub(super) pace: Pace,
 }
 
-/// How fast tokens come, at most: so `many` at once, so `often`.
+/// How tokens come, as far as can be told: in groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pace {
+    /// How many are in the group that the next one begins; at least 1.
+    pub(super) first: u32,
+    /// When the group after it comes.
+    pub(super) then: Instant,
+    /// How many are in each group from then on; at least 1.
     pub(super) many: u32,
+    /// The time from one of these groups to the next.
     pub(super) often: Duration,
-}
-
-impl Pace {
-    /// The time until `count` more have come.
-    fn time_for(self, count: usize) -> Duration {
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        self.often
-            .saturating_mul(count.checked_div(self.many).unwrap_or(count))
-    }
+    /// The time from one token to the next within a group.
+    pub(super) each: Duration,
 }
 
 impl Outlook {
     /// When one may leave whom `ahead` others precede, if nothing changes.
     pub(super) fn expected(self, ahead: usize) -> Instant {
-        let first = match self.verdict {
-            Verdict::Now(_) => self.now,
-            Verdict::Later(_, until) => until.unwrap_or(self.now),
+        let pace = self.pace;
+        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
+        let (group, within) = match ahead.checked_sub(pace.first) {
+            None => (self.verdict.instant(self.now), ahead),
+            Some(more) => {
+                let groups = more.checked_div(pace.many).unwrap_or(more);
+                let within = more.checked_rem(pace.many).unwrap_or(0);
+                (later(pace.then, pace.often.saturating_mul(groups)), within)
+            }
         };
-        later(first, self.pace.time_for(ahead))
+        later(group, pace.each.saturating_mul(within))
     }
 }
 
@@ -137,13 +147,19 @@ impl Queue {
         waker: &mut Option<Waker>,
         wakers: &mut Wakers,
     ) -> Turn {
-        let before = self.waiting.get(&ticket).and_then(|waiter| waiter.timer);
-        let looks_up = before.is_some_and(|timer| timer <= outlook.now);
+        let before = self.waiting.get(&ticket);
+        let since = before.and_then(|waiter| waiter.since);
+        let looks_up = before
+            .and_then(|waiter| waiter.timer)
+            .is_some_and(|timer| timer <= outlook.now);
         if self.has_turn(ticket, outlook, wakers) {
             return Turn::Now;
         }
-        let timer = self.next_look(ticket, outlook, looks_up);
+        let waited = since.filter(|_| looks_up);
+        let waited = waited.map(|since| outlook.now.saturating_duration_since(since));
+        let timer = self.next_look(ticket, outlook, waited);
         if let Some(waiter) = self.waiting.get_mut(&ticket) {
+            waiter.since = since.or(Some(outlook.now));
             waiter.waker = waker.take();
             waiter.timer = timer;
         }
@@ -153,7 +169,9 @@ impl Queue {
     /// Leaves the queue with a token if it is the turn of `ticket`, and waits on where it stands if not;
     /// [`serve`](Self::serve) is due then.
     pub(super) fn take(&mut self, ticket: u64, outlook: Outlook, wakers: &mut Wakers) -> bool {
-        self.has_turn(ticket, outlook, wakers) && self.called_up.remove(&ticket)
+        let taken = self.has_turn(ticket, outlook, wakers) && self.called_up.remove(&ticket);
+        self.doubt = self.doubt.saturating_sub(taken.into());
+        taken
     }
 
     /// Something changed: calls up as many as there are tokens, passes those who do nothing, and wakes whom it concerns.
@@ -163,6 +181,9 @@ impl Queue {
             .last_call
             .is_some_and(|last| later(last, PARKED) <= now)
         {
+            if !self.called_up.is_empty() {
+                self.doubt = DOUBT;
+            }
             self.passed.append(&mut self.called_up);
             self.last_call = None;
         }
@@ -170,14 +191,22 @@ impl Queue {
             Verdict::Now(tokens) => {
                 self.pass_a_head_that_did_not_come(now, wakers);
                 self.call_up(tokens, now, wakers);
-                let guard = self.last_call.map(|last| later(last, PARKED));
-                self.wake_by([guard, None], wakers);
+                let guard = self.last_call.map(|last| self.guard(last, outlook));
+                self.wake_by([guard, None], LATENESS, wakers);
             }
-            Verdict::Later(_, until) => {
+            Verdict::Later(rule, until) => {
                 let head = self.waiting.keys().next().copied();
                 self.expected = head.zip(until);
-                let guard = until.map(|until| later(until, PARKED));
-                self.wake_by([until, guard], wakers);
+                let guard = until.map(|until| self.guard(until, outlook));
+                let slack = match until {
+                    // Each answer moves the steps among others a little.
+                    Some(until) if rule == Rule::Shared => {
+                        let step = outlook.expected(1).saturating_duration_since(until);
+                        scaled(step, 1, 4).clamp(LATENESS, PARKED)
+                    }
+                    _ => LATENESS,
+                };
+                self.wake_by([until, guard], slack, wakers);
             }
         }
     }
@@ -200,6 +229,11 @@ impl Queue {
         };
         let others = self.waiting.len().saturating_sub(1);
         usize::try_from(ticket.saturating_sub(*first)).map_or(others, |came| came.min(others))
+    }
+
+    /// When it is the turn of one whom `ahead` precede who wait. Those who were called up are before all of them.
+    pub(super) fn expected(&self, ahead: usize, outlook: Outlook) -> Instant {
+        outlook.expected(ahead.saturating_add(self.called_up.len()))
     }
 
     /// Whether it is the turn of `ticket`, who is there: it asks.
@@ -254,38 +288,61 @@ impl Queue {
         if let Some(waiter) = self.waiting.remove(&ticket) {
             wakers.unused.extend(waiter.waker);
             self.passed.insert(ticket);
+            self.doubt = DOUBT;
         }
     }
 
-    /// The first and the second of the waiting must look up at these instants, or earlier.
-    fn wake_by(&mut self, instants: [Option<Instant>; 2], wakers: &mut Wakers) {
+    /// When the next one sees whether the one before it acted, who was to do so at `due`: at its own turn, so that it need
+    /// not look up twice. Soon, where somebody did not act lately; and not much later in any case.
+    fn guard(&self, due: Instant, outlook: Outlook) -> Instant {
+        let soon = later(due, PARKED);
+        if self.doubt > 0 {
+            return soon;
+        }
+        soon.max(outlook.expected(1)).min(later(due, LATE))
+    }
+
+    /// The first and the second of the waiting must look up at these instants, or no later than by `slack`.
+    fn wake_by(&mut self, instants: [Option<Instant>; 2], slack: Duration, wakers: &mut Wakers) {
         for (waiter, instant) in self.waiting.values_mut().zip(instants) {
             if let Some(instant) = instant {
-                waiter.wake_by(instant, wakers);
+                waiter.wake_by(later(instant, slack), wakers);
             }
         }
     }
 
-    /// When one who waits asks again by itself. `looks_up`: it does so now.
-    fn next_look(&self, ticket: u64, outlook: Outlook, looks_up: bool) -> Option<Instant> {
+    /// When one who waits asks again by itself. It does so now where it has `waited` for long.
+    fn next_look(
+        &self,
+        ticket: u64,
+        outlook: Outlook,
+        waited: Option<Duration>,
+    ) -> Option<Instant> {
         let mut order = self.waiting.keys();
         let first = *order.next()?;
         let is_second = order.next() == Some(&ticket);
-        let start = match outlook.verdict {
+        match outlook.verdict {
             Verdict::Later(_, until) if first == ticket => return until,
             // One timer for the head and one for its successor, in case the head does nothing.
-            Verdict::Later(_, Some(until)) if is_second => return Some(later(until, PARKED)),
-            Verdict::Later(_, until) => until.unwrap_or(outlook.now),
-            Verdict::Now(_) if first == ticket || looks_up => {
+            Verdict::Later(_, Some(until)) if is_second => {
+                return Some(self.guard(until, outlook));
+            }
+            Verdict::Now(_) if first == ticket || waited.is_some() => {
                 return self.last_call.map(|last| later(last, PARKED));
             }
-            Verdict::Now(_) => outlook.now,
-        };
+            Verdict::Later(..) | Verdict::Now(_) => {}
+        }
         // Head and successor may stand in one task that polls neither of them. So whoever is behind them looks up too,
-        // but not before its turn should have come.
-        let turn = outlook.pace.time_for(self.ahead(ticket));
-        let late = scaled(turn, 5, 4).saturating_add(LATE);
-        Some(later(start, late))
+        // but not before its turn should have come, and the more rarely the longer that is put off.
+        let next = outlook.verdict.instant(outlook.now);
+        let ahead = self.ahead(ticket);
+        let turn = self
+            .expected(ahead, outlook)
+            .saturating_duration_since(next);
+        let (numerator, denominator) = if ahead < MANY { (5, 4) } else { (5, 1) };
+        let late = scaled(turn, numerator, denominator).saturating_add(LATE);
+        let rarely = waited.unwrap_or_default().saturating_mul(2);
+        Some(later(next, late).max(later(outlook.now, rarely)))
     }
 }
 
@@ -300,5 +357,9 @@ impl Waiter {
 
 /// A place whose turn it is and that does nothing for so long stops nobody any longer.
 const PARKED: Duration = Duration::from_millis(50);
+/// For so many grants after one who did not act in time.
+const DOUBT: u32 = 16;
+/// Behind so many it is not known how long the wait will be: others may come to use the key.
+const MANY: usize = 100;
 /// Whoever is served later than expected by this looks up by itself.
 const LATE: Duration = Duration::from_secs(1);

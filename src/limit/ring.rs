@@ -186,6 +186,20 @@ mod tests {
     }
 
     #[test]
+    fn a_longer_window_that_was_once_costs_a_megabyte_at_most() {
+        let start = Instant::now();
+        let mut ring = AnswerRing::new(WINDOW);
+        ring.set_window(Duration::from_millis(1));
+        let end = u32::try_from(SPARE).unwrap() + 1_000;
+        for n in 0..end {
+            ring.send();
+            ring.answered(start + Duration::from_micros(100) * n);
+        }
+        let counting = 10;
+        assert_eq!(ring.ended.len(), SPARE + counting);
+    }
+
+    #[test]
     fn a_smaller_plan_waits_for_as_many_as_are_too_many() {
         let start = Instant::now();
         let second = Duration::from_secs(1);

@@ -13,6 +13,16 @@ pub(super) enum Verdict {
     Later(Rule, Option<Instant>),
 }
 
+impl Verdict {
+    /// When the next request may leave, as far as is known at `now`.
+    pub(super) fn instant(self, now: Instant) -> Instant {
+        match self {
+            Self::Now(_) | Self::Later(_, None) => now,
+            Self::Later(_, Some(until)) => until,
+        }
+    }
+}
+
 /// The rule that holds a request back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -88,10 +88,11 @@ impl Shared {
 
 impl State {
     pub(super) fn outlook(&self, now: Instant) -> Outlook {
+        let verdict = self.bucket.verdict(now);
         Outlook {
             now,
-            verdict: self.bucket.verdict(now),
-            pace: self.bucket.pace(now),
+            verdict,
+            pace: self.bucket.pace(verdict, now),
         }
     }
 

@@ -28,6 +28,7 @@ mod reported;
 mod resets;
 mod settings;
 mod threads;
+mod wakeups;
 
 const STEP: Duration = Duration::from_nanos(602_620_000);
 const SECOND: Duration = Duration::from_secs(1);

@@ -155,6 +155,11 @@ impl Windows {
         self.trusted && self.current.as_ref().is_none_or(|window| window.end <= now)
     }
 
+    /// When this window has surely ended.
+    pub(super) fn end(&self) -> Option<Instant> {
+        self.current.as_ref().map(|window| window.end)
+    }
+
     /// The most of our `sent` requests that are in this window.
     pub(super) fn ours(&self, sent: u64) -> u32 {
         let before = self.current.as_ref().map_or(0, |w| w.sent_before);

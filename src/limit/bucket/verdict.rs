@@ -101,10 +101,7 @@ impl Bucket {
 
     fn shared_step(&self, now: Instant) -> Verdict {
         let remaining = self.server.left.remaining().unwrap_or(0);
-        let step = self
-            .server
-            .neighbours
-            .step(self.pacer.interval(), self.plan, remaining);
+        let step = self.neighbours_step();
         let at = self.pacer.due_by_steps_of(step);
         let left = remaining.saturating_sub(self.unanswered());
         if left >= self.server.neighbours.needed() {
@@ -121,6 +118,13 @@ impl Bucket {
             };
         }
         due(Rule::Shared, at, 1, now)
+    }
+
+    /// The step among others.
+    fn neighbours_step(&self) -> Duration {
+        let remaining = self.server.left.remaining().unwrap_or(0);
+        let neighbours = &self.server.neighbours;
+        neighbours.step(self.pacer.interval(), self.plan, remaining)
     }
 
     /// Requests that may have been counted although no answer said so.
@@ -193,17 +197,61 @@ impl Bucket {
         }
     }
 
-    /// How fast tokens come.
-    pub(in crate::limit) fn pace(&self, now: Instant) -> Pace {
-        match self.mode(now) {
-            Mode::Window => Pace {
-                many: self.plan,
-                often: self.span.longest,
-            },
-            Mode::Paced | Mode::Shared => Pace {
-                many: 1,
-                often: self.pacer.interval(),
-            },
+    /// How tokens come from now on, where the next one does as `verdict` says.
+    pub(in crate::limit) fn pace(&self, verdict: Verdict, now: Instant) -> Pace {
+        let next = verdict.instant(now);
+        let (first, often) = match (self.mode(now), verdict) {
+            (Mode::Window, _) => {
+                let (left, end) = (self.left_of_window(), self.server.windows.end());
+                return self.pace_of_windows(left, self.plan, end, Duration::ZERO, next);
+            }
+            (Mode::Shared, _) if !self.server.neighbours.is_sliding() => {
+                return self.pace_among_others(next);
+            }
+            (Mode::Shared, _) => (1, self.neighbours_step()),
+            (Mode::Paced, Verdict::Now(tokens)) => (tokens, self.pacer.interval()),
+            (Mode::Paced, Verdict::Later(..)) => (1, self.pacer.interval()),
+        };
+        Pace {
+            first,
+            then: later(next, often),
+            many: 1,
+            often,
+            each: Duration::ZERO,
+        }
+    }
+
+    /// A fair share of each window, in steps. At a window's end the steps are longer, but then it has nearly ended.
+    fn pace_among_others(&self, next: Instant) -> Pace {
+        let neighbours = &self.server.neighbours;
+        let remaining = self.server.left.remaining().unwrap_or(0);
+        let share = |requests| neighbours.share_of(requests);
+        let end = neighbours.retry(Duration::ZERO);
+        let each = self.pacer.interval();
+        self.pace_of_windows(share(remaining), share(self.plan), end, each, next)
+    }
+
+    /// What is `left` of the window that has its `end`, or all of the one that the next token begins; then as many in
+    /// each.
+    fn pace_of_windows(
+        &self,
+        left: u32,
+        many: u32,
+        end: Option<Instant>,
+        each: Duration,
+        next: Instant,
+    ) -> Pace {
+        let often = self.span.longest;
+        let (first, then) = match end.filter(|&end| next < end) {
+            Some(end) => (left.max(1), end),
+            None => (many.max(1), later(next, often)),
+        };
+        Pace {
+            first,
+            then,
+            many: many.max(1),
+            often,
+            each,
         }
     }
 

@@ -15,7 +15,6 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::limit::rule::Rule;
 
 const SECOND: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_millis(60);
@@ -42,8 +41,11 @@ fn outlook(verdict: Verdict, now: Instant) -> Outlook {
         now,
         verdict,
         pace: Pace {
+            first: 1,
+            then: later(verdict.instant(now), STEP),
             many: 1,
             often: STEP,
+            each: Duration::ZERO,
         },
     }
 }
@@ -186,13 +188,13 @@ fn whoever_leaves_from_the_middle_is_missed_by_nobody() {
 }
 
 #[test]
-fn a_head_that_does_not_act_is_passed_after_50_ms_and_keeps_its_place() {
+fn a_head_that_does_not_act_is_passed_by_the_next_and_keeps_its_place() {
     let now = Instant::now();
     let due = now + SECOND;
     let (mut queue, [mut head, mut second, mut third]) = waiting::<3>(paced(due), now);
     assert_eq!(head.timer, Some(due));
-    let guard = due + PARKED;
-    assert_eq!(second.timer, Some(guard));
+    let guard = due + STEP;
+    assert_eq!(second.timer, Some(guard), "when it is first itself");
 
     assert_eq!(second.ask(&mut queue, Verdict::Now(1), guard), Turn::Now);
     assert!(second.take(&mut queue, Verdict::Now(1), guard));
@@ -203,7 +205,8 @@ fn a_head_that_does_not_act_is_passed_after_50_ms_and_keeps_its_place() {
     );
     assert_eq!(
         third.ask(&mut queue, paced(next), guard),
-        Turn::Later(Some(next + PARKED))
+        Turn::Later(Some(next + PARKED)),
+        "not all act, so it watches more closely"
     );
 }
 

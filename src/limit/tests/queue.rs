@@ -1,10 +1,6 @@
 //! The queue through services and futures.
 
-use std::{
-    mem,
-    pin::pin,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::mem;
 
 use super::*;
 
@@ -33,44 +29,6 @@ async fn those_who_came_first_are_sent_first_across_clones() {
     let order = order.lock().unwrap();
     assert_eq!(order.len(), 200);
     assert!(order.is_sorted(), "{order:?}");
-}
-
-/// Polls `call` and counts how often that is done.
-async fn counted<F: Future>(polls: Arc<AtomicUsize>, call: F) -> F::Output {
-    let mut call = pin!(call);
-    std::future::poll_fn(|cx| {
-        polls.fetch_add(1, Ordering::Relaxed);
-        call.as_mut().poll(cx)
-    })
-    .await
-}
-
-#[tokio::test(start_paused = true)]
-async fn ten_thousand_are_served_in_their_order_and_a_grant_wakes_at_most_three() {
-    const WAITERS: usize = 10_000;
-    let order = Arc::new(Mutex::new(Vec::new()));
-    let seen = order.clone();
-    let inner = service_fn(move |request: Request<usize>| {
-        seen.lock().unwrap().push(*request.body());
-        async { Ok::<_, Infallible>(Response::new(())) }
-    });
-    let service = PlotonRateLimit::new(Plan::Production).layer(inner);
-    let polls = Arc::new(AtomicUsize::new(0));
-    let mut calls: JoinSet<_> = (0..WAITERS)
-        .map(|n| counted(polls.clone(), service.clone().oneshot(Request::new(n))))
-        .collect();
-    let start = Instant::now();
-    while let Some(call) = calls.join_next().await {
-        call.unwrap().unwrap();
-    }
-    let order = order.lock().unwrap();
-    assert_eq!(order.len(), WAITERS);
-    assert!(order.is_sorted());
-    // All were polled once to begin with.
-    let woken = polls.load(Ordering::Relaxed) - WAITERS;
-    assert!(woken <= 3 * WAITERS, "{woken}");
-    let minutes = (Instant::now() - start).as_secs_f64() / 60.0;
-    assert!((9.99..10.1).contains(&minutes), "{minutes}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,123 +17,15 @@ use crate::limit::{
     said::Said,
 };
 
+mod case;
 #[path = "../../../tests/support/servers.rs"]
 mod servers;
-#[path = "simulation_tests.rs"]
 mod tests;
 
-use self::servers::{Clock, Headers, Kind, Reply, Server};
-
-/// How long a request or an answer is on its way.
-#[derive(Clone, Copy, Debug)]
-enum Network {
-    /// 0.5 to 20 ms.
-    Near,
-    /// 10 to 250 ms.
-    Far,
-    /// As near, but one in a hundred takes a second more.
-    Spikes,
-}
-
-impl Network {
-    const ALL: [Self; 3] = [Self::Near, Self::Far, Self::Spikes];
-
-    fn delay(self, random: &mut SmallRng) -> Duration {
-        let micros = match self {
-            Self::Near | Self::Spikes => 500..20_000,
-            Self::Far => 10_000..250_000,
-        };
-        let spike = matches!(self, Self::Spikes) && random.random_range(0..100) == 0;
-        Duration::from_micros(random.random_range(micros)) + SECOND * u32::from(spike)
-    }
-}
-
-/// When requests come.
-#[derive(Clone, Copy, Debug)]
-enum Load {
-    /// Always more than may leave.
-    Saturated,
-    /// Groups of up to this many at once, so that this percentage of the plan is used.
-    Groups { most: u32, percent: u32 },
-}
-
-/// One run.
-#[derive(Clone, Copy, Debug)]
-struct Case {
-    kind: Kind,
-    headers: Headers,
-    n: u32,
-    window: Duration,
-    network: Network,
-    load: Load,
-    clients: usize,
-    length: Duration,
-    /// By how many seconds the server's clock is wrong, and by how many parts in a million it gains.
-    skew: i64,
-    drift: i64,
-    /// One in so many requests is dropped before its answer comes, and one answer in so many has no headers.
-    faults: Option<u32>,
-    /// When the first client is started again: what it knew is gone.
-    restart: Option<Duration>,
-    seed: u64,
-}
-
-impl Case {
-    fn new(kind: Kind, headers: Headers, n: u32) -> Self {
-        Self {
-            kind,
-            headers,
-            n,
-            window: 60 * SECOND,
-            network: Network::Near,
-            load: Load::Saturated,
-            clients: 1,
-            length: 1_200 * SECOND,
-            skew: 0,
-            drift: 0,
-            faults: None,
-            restart: None,
-            seed: 1,
-        }
-    }
-
-    fn run(self) -> Outcome {
-        World::new(self).run()
-    }
-}
-
-/// What came of a run.
-#[derive(Debug, Default)]
-struct Outcome {
-    sent: u64,
-    allowed: u64,
-    /// When the server refused a request.
-    refusals: Vec<Duration>,
-    /// What each client was allowed.
-    shares: Vec<u64>,
-    waited: Duration,
-    /// How long the first client was in window mode.
-    in_window_mode: Duration,
-}
-
-impl Outcome {
-    /// The share of the plan that was allowed in all.
-    fn used(&self, case: Case) -> f64 {
-        let windows = case.length.as_secs_f64() / case.window.as_secs_f64();
-        self.allowed as f64 / (f64::from(case.n) * windows)
-    }
-
-    fn mean_wait(&self) -> f64 {
-        self.waited.as_secs_f64() / self.sent.max(1) as f64
-    }
-
-    /// What the poorest client was allowed for each of the richest.
-    fn fairness(&self) -> f64 {
-        let poorest = self.shares.iter().min().copied().unwrap_or(0);
-        let richest = self.shares.iter().max().copied().unwrap_or(1);
-        poorest as f64 / richest as f64
-    }
-}
+use self::{
+    case::{Case, Load, Network, Outcome},
+    servers::{Clock, Headers, Kind, Reply, Server},
+};
 
 #[derive(Debug)]
 struct Client {

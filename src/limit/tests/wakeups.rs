@@ -204,13 +204,14 @@ async fn a_grant_wakes_at_most_three_among_others() {
     }
 }
 
-/// What one more request behind `count` others is told that it would wait, and how long it does, after `before` others
-/// came and went.
+/// What one more request behind `count` others is told that it would wait, and how long it does, `millis` after they came
+/// and when `before` others have gone.
 async fn told_and_real(
     gives: Gives,
     others: u32,
     before: usize,
     count: usize,
+    millis: u64,
 ) -> (Duration, Duration, Mode) {
     let server = Counting::new(gives, others);
     let limit = PlotonRateLimit::new(Plan::Production);
@@ -221,9 +222,9 @@ async fn told_and_real(
             .collect()
     };
     send(before).join_all().await;
-    let start = Instant::now();
     let mut ahead = send(count);
-    time::sleep(Duration::from_millis(1)).await;
+    time::sleep(Duration::from_millis(millis)).await;
+    let start = Instant::now();
     let mode = limit.handle().snapshot().mode;
     let full = limit.max_waiting(0).layer(counting(&server));
     let error = full.oneshot(Request::new(0)).await.unwrap_err();
@@ -235,18 +236,20 @@ async fn told_and_real(
 /// It was told for an even pace in all modes: too long in a window, and too short among others.
 #[tokio::test(start_paused = true)]
 async fn the_wait_that_is_told_is_about_the_wait_that_it_will_be() {
-    for (gives, others, before, count, mode) in [
-        (Gives::Windows, 0, 900, 50, Mode::Paced),
-        (Gives::Windows, 0, 1_100, 950, Mode::Window),
-        (Gives::Windows, 0, 1_100, 1_500, Mode::Window),
-        (Gives::Windows, 0, 1_100, 4_500, Mode::Window),
-        (Gives::Windows, 1, 1_300, 300, Mode::Shared),
-        (Gives::Windows, 1, 1_300, 3_000, Mode::Shared),
-        (Gives::Windows, 3, 1_200, 1_000, Mode::Shared),
-        (Gives::Evenly, 1, 1_500, 300, Mode::Shared),
-        (Gives::Evenly, 3, 1_500, 1_000, Mode::Shared),
+    for (gives, others, before, count, millis, mode) in [
+        (Gives::Windows, 0, 900, 50, 1, Mode::Paced),
+        (Gives::Windows, 0, 1_100, 950, 1, Mode::Window),
+        (Gives::Windows, 0, 1_100, 1_500, 1, Mode::Window),
+        (Gives::Windows, 0, 1_100, 4_500, 1, Mode::Window),
+        // Nothing is left of the window.
+        (Gives::Windows, 0, 1_100, 4_500, 10_000, Mode::Window),
+        (Gives::Windows, 1, 1_300, 300, 1, Mode::Shared),
+        (Gives::Windows, 1, 1_300, 3_000, 1, Mode::Shared),
+        (Gives::Windows, 3, 1_200, 1_000, 1, Mode::Shared),
+        (Gives::Evenly, 1, 1_500, 300, 1, Mode::Shared),
+        (Gives::Evenly, 3, 1_500, 1_000, 1, Mode::Shared),
     ] {
-        let (told, real, was) = told_and_real(gives, others, before, count).await;
+        let (told, real, was) = told_and_real(gives, others, before, count, millis).await;
         assert_eq!(was, mode);
         let off = told.as_secs_f64() / real.as_secs_f64() - 1.0;
         assert!(

@@ -351,7 +351,7 @@ impl<B> Progress<B> {
         let Some((key, age)) = self.kept.expired_key() else {
             return self.deadline_passed();
         };
-        self.record(Err("idempotency_key_expired"));
+        self.record(Err("key_expired"));
         KeyExpired {
             attempts: self.story(self.started),
             key: key.clone(),

@@ -39,6 +39,11 @@ pub(crate) fn key() -> ApiKey {
     ApiKey::parse(KEY).unwrap()
 }
 
+/// An auth layer for each way to get the key. A new source of keys belongs here: every test goes through all of them.
+pub(crate) fn auths() -> Vec<PlotonAuth> {
+    vec![PlotonAuth::new(key())]
+}
+
 pub(crate) fn origin(url: &str) -> Origin {
     Origin::parse(url).unwrap()
 }
@@ -135,18 +140,30 @@ fn troubles() -> Vec<Fault> {
     ]
 }
 
-/// The whole stack through every trouble, and through one that does not end.
-async fn stack_in_trouble(http2: bool) {
+async fn each_stack_in_trouble(http2: bool) {
     capture::start();
+    for auth in auths() {
+        stack_in_trouble(auth, http2).await;
+    }
+    let text = searched();
+    for target in ["tower_ploton", "hyper_util"] {
+        assert!(text.contains(&format!("tracing {target}")), "{target}");
+    }
+    assert!(!http2 || text.contains("tracing h2::"), "h2");
+}
+
+/// The whole stack through every trouble, and through one that does not end.
+async fn stack_in_trouble(auth: PlotonAuth, http2: bool) {
     let fake = FakePloton::new().accept_key(KEY);
     let server = fake.listen().await.unwrap();
     let retry = PlotonRetry::new()
         .attempts(3)
         .base_delay(Duration::from_millis(1));
     let stack = PlotonStack::new(key(), plan())
+        .auth(auth)
         .origin(origin(&server.url()))
         .retry(retry)
-        .attempt_timeout(Duration::from_millis(500));
+        .attempt_timeout(Duration::from_secs(2));
     note(format_args!("{stack:?} {stack:#?}"));
     let service = stack.layer(client(http2));
     for (n, trouble) in troubles().into_iter().enumerate() {
@@ -163,21 +180,16 @@ async fn stack_in_trouble(http2: bool) {
     let refused = send(&service, create(&server.url(), "late")).await;
     assert_eq!(refused, Some(StatusCode::UNAUTHORIZED));
     note(format_args!("{fake:?} {server:?} {:?}", fake.attempts()));
-    let text = searched();
-    for target in ["tower_ploton", "hyper_util"] {
-        assert!(text.contains(&format!("tracing {target}")), "{target}");
-    }
-    assert!(!http2 || text.contains("tracing h2::"), "h2");
 }
 
 #[tokio::test]
 async fn the_stack_in_trouble_shows_no_key_http1() {
-    stack_in_trouble(false).await;
+    each_stack_in_trouble(false).await;
 }
 
 #[tokio::test]
 async fn the_stack_in_trouble_shows_no_key_http2() {
-    stack_in_trouble(true).await;
+    each_stack_in_trouble(true).await;
 }
 
 /// Each layer alone: those that add no key carry one that the caller set.
@@ -210,12 +222,10 @@ async fn each_layer_alone_shows_no_key() {
             let limit = PlotonRateLimit::new(plan()).origin(origin(&server.url()));
             send(&limit.layer(client.clone()), own(&format!("c {n}"))).await;
             again();
-            let auth = PlotonAuth::new(key()).origin(origin(&server.url()));
-            send(
-                &auth.layer(client.clone()),
-                create(&server.url(), &format!("d {n}")),
-            )
-            .await;
+            for auth in auths() {
+                let service = auth.origin(origin(&server.url())).layer(client.clone());
+                send(&service, create(&server.url(), &format!("d {n}"))).await;
+            }
             again();
             let replay = ServiceBuilder::new()
                 .layer(PlotonReplay::new())

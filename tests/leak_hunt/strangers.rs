@@ -10,6 +10,7 @@ use tower_ploton::{
 };
 
 use crate::{
+    auths,
     capture::{self, searched},
     create, get, key,
     needles::{self, KEY},
@@ -41,10 +42,11 @@ fn has_key(server: &Recorder) -> bool {
 #[tokio::test]
 async fn a_redirect_to_another_origin_carries_no_key() {
     capture::start();
-    for http2 in [false, true] {
+    let both = |auth: PlotonAuth| [(auth.clone(), false), (auth, true)];
+    for (auth, http2) in auths().into_iter().flat_map(both) {
         let stranger = Recorder::silent().await;
         let ploton = sends_on_to(format!("{}/there", stranger.url)).await;
-        let auth = PlotonAuth::new(key()).origin(origin(&ploton.url));
+        let auth = auth.origin(origin(&ploton.url));
         let redirect = FollowRedirectLayer::new();
         let above = ServiceBuilder::new()
             .layer(redirect.clone())
@@ -119,11 +121,14 @@ async fn a_request_for_another_server_carries_no_key_through_any_layer() {
         format!("http://api.ploton.ai@127.0.0.1:{port}"),
         format!("HTTP://127.0.0.1:{port}"),
     ];
-    for http2 in [false, true] {
+    let both = |auth: PlotonAuth| [(auth.clone(), false), (auth, true)];
+    for (auth, http2) in auths().into_iter().flat_map(both) {
         let client = client(http2);
-        let stack = PlotonStack::new(key(), plan()).origin(origin(&own));
-        let stack = stack.layer(client.clone());
-        let auth = PlotonAuth::new(key()).origin(origin(&own));
+        let stack = PlotonStack::new(key(), plan())
+            .auth(auth.clone())
+            .origin(origin(&own))
+            .layer(client.clone());
+        let auth = auth.origin(origin(&own));
         let auth_outside = ServiceBuilder::new()
             .map_err(BoxError::from)
             .layer(auth.clone())
@@ -148,7 +153,7 @@ async fn a_request_for_another_server_carries_no_key_through_any_layer() {
     }
     let received = stranger.received();
     let visits = String::from_utf8_lossy(&received).matches("POST").count();
-    assert_eq!(visits, targets.len() * 3 * 2);
+    assert_eq!(visits, targets.len() * 3 * 2 * auths().len());
     needles::search(&received, "what another server received");
     searched();
 }
@@ -172,16 +177,14 @@ async fn plain_http_to_plotons_host_is_refused_before_anything_is_sent() {
     ] {
         use tower::ServiceExt;
         let stack = PlotonStack::new(key(), plan()).layer(network);
-        let auth = PlotonAuth::new(key()).layer(network);
-        for error in [
-            stack.oneshot(get(uri)).await.unwrap_err(),
-            auth.oneshot(get(uri)).await.unwrap_err(),
-        ] {
+        capture::note_error(&*stack.oneshot(get(uri)).await.unwrap_err());
+        for auth in auths() {
+            let error = auth.layer(network).oneshot(get(uri)).await.unwrap_err();
             capture::note_error(&*error);
             refused += 1;
         }
     }
-    assert_eq!(refused, 6);
+    assert_eq!(refused, auths().len() * 3);
     assert!(proxy.received().is_empty());
     searched();
 }

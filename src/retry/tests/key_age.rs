@@ -95,6 +95,8 @@ async fn a_key_that_is_too_old_is_not_sent_even_once() {
         assert_eq!(expired.idempotency_key(), &old_key());
         assert_eq!(expired.age(), HOUR * 23);
         assert_eq!(expired.attempts().made(), 0);
+        let by_another_retry = classify::error(&*error);
+        assert_eq!(by_another_retry, (Outcome::Final, "key_expired"));
         assert_eq!(
             expired.to_string(),
             "idempotency key first used 23.0 h ago, too old to be sent after 23 h"
@@ -109,6 +111,7 @@ async fn an_old_key_that_the_request_does_not_carry_is_no_matter() {
     for request in [other_header, with_extension(get(), old_key())] {
         let mut server = spawn(at(1_030));
         let mut call = server.call(request);
+        assert_pending!(call.poll(), "not refused");
         server.next().await.1.send_response(answer(200));
         assert_eq!(assert_ready_ok!(call.poll()).status(), 200);
     }
@@ -158,6 +161,7 @@ async fn a_key_from_the_story_is_as_old_as_its_first_attempt() {
 
     time::advance(HOUR * 22).await;
     let mut call = server.call(again());
+    assert_pending!(call.poll(), "not refused");
     server.next().await.1.send_response(answer(201));
     assert_ready_ok!(call.poll());
 

@@ -49,7 +49,7 @@ pub(super) struct Issued {
 struct Former {
     key: ApiKey,
     generation: u64,
-    /// When its successor was needed or came.
+    /// Since when its successor was waited for, or in force.
     until: Instant,
 }
 
@@ -189,12 +189,12 @@ impl History {
                 former: self.former.clone(),
             });
         }
-        let expires = current.times.and_then(|times| times.expires);
+        let stale = current.times.map(|times| times.stale);
         let replaced = Former {
             key: current.key.clone(),
             generation: current.generation,
-            // What was sent between its end and now waited for its successor.
-            until: expires.into_iter().fold(now, Instant::min),
+            // What was called since waited for its successor.
+            until: stale.into_iter().fold(now, Instant::min),
         };
         let too_many = (self.former.len() + 1).saturating_sub(MOST_FORMER);
         let kept = self.former.iter().skip(too_many).cloned();
@@ -315,12 +315,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_called_after_a_key_expired_was_sent_with_the_next() {
+    async fn what_was_called_when_a_key_was_stale_was_sent_with_the_next() {
         let start = Instant::now();
-        let first = History::of(FreshKey::from(key(0)).expires_in(secs(10)), start);
-        let both = first.followed_by(key(1).into(), start + secs(20)).unwrap();
-        assert_eq!(at(&both, start + secs(9)).as_deref(), Some("0"));
-        assert_eq!(at(&both, start + secs(15)), None);
+        let expiring = FreshKey::from(key(0)).expires_in(secs(10));
+        let stale = FreshKey::from(key(0)).renew_after(secs(5));
+        for first in [expiring, stale] {
+            let first = History::of(first, start);
+            let both = first.followed_by(key(1).into(), start + secs(20)).unwrap();
+            assert_eq!(at(&both, start + secs(9)).as_deref(), Some("0"));
+            assert_eq!(at(&both, start + secs(15)), None);
+        }
     }
 
     #[tokio::test(start_paused = true)]

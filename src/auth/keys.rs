@@ -106,16 +106,6 @@ impl Keys {
         (now < times.stale).then(|| current.chosen(now >= times.renew))
     }
 
-    /// The key in force, stale or not, where it did not expire: for when the source gives no other.
-    pub(super) fn choose_stale(&self) -> Option<Chosen> {
-        let history = self.history.load();
-        let current = &history.as_deref()?.current;
-        let expires = current.times.and_then(|times| times.expires);
-        expires
-            .is_none_or(|expires| Instant::now() < expires)
-            .then(|| current.chosen(false))
-    }
-
     /// The key in force.
     pub(super) fn current(&self) -> Option<Issued> {
         self.history
@@ -143,8 +133,8 @@ impl Keys {
         Ok(())
     }
 
-    /// Leaves the source alone until `delay` has passed, and as long again before a request waits for it, unless the key
-    /// ends before that.
+    /// Leaves the source alone until `delay` has passed, and goes on with the key for as long again before a request waits
+    /// for another, unless the key ends before that.
     pub(super) fn postpone(&self, delay: Duration, now: Instant) {
         let _changing = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let history = self.history.load();
@@ -390,6 +380,6 @@ mod tests {
         keys.postpone(secs(5), start + secs(8));
         assert!(!keys.choose(&none).unwrap().renew);
         tokio::time::advance(secs(2)).await;
-        assert!(keys.choose(&none).is_none() && keys.choose_stale().is_none());
+        assert!(keys.choose(&none).is_none());
     }
 }

@@ -29,7 +29,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 use tower_ploton::{
     ApiKey, Attempts, Origin, PlotonAuth, PlotonIdempotency, PlotonRetry,
-    auth::{KeyHandle, KeyRenewed},
+    auth::{FreshKey, KeyHandle, KeyRenewed},
     mock::{FakePloton, Fault, Outcome},
 };
 
@@ -279,6 +279,28 @@ async fn a_401_ends_the_hold_on_a_former_key() {
     let status = set_between_attempts(&fake, Fault::CutBefore, post, false).await;
     assert_eq!(status, StatusCode::CREATED);
     assert_eq!(credentials(&fake), [0, 0, 1]);
+    assert_eq!(fake.tasks().len(), 1);
+}
+
+/// The key that it is held to ended meanwhile. Perhaps the server takes it yet; if not, a 401 says so.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_expired_is_still_the_one_of_its_attempt() {
+    let fake = FakePloton::new();
+    fake.fail_next(Fault::CutAfter);
+    let asked = AtomicUsize::new(0);
+    let auth = PlotonAuth::from_source(move || {
+        let n = asked.fetch_add(1, Ordering::Relaxed);
+        let fresh = FreshKey::from(key(n)).expires_in(millis(1_000));
+        std::future::ready(Ok::<_, BoxError>(fresh))
+    });
+    let retry = PlotonRetry::new()
+        .base_delay(millis(2_000))
+        .without_jitter();
+    let service = stack(retry, auth.clone(), &fake);
+    let response = service.oneshot(create(PLOTON, "one")).await.unwrap();
+    assert_eq!(response.status(), StatusCode::CREATED);
+    assert_eq!(auth.key_handle().key(), Some(key(1)), "it was renewed");
+    assert_eq!(credentials(&fake), [0, 0]);
     assert_eq!(fake.tasks().len(), 1);
 }
 

@@ -49,7 +49,7 @@ pub(super) struct Issued {
 struct Former {
     key: ApiKey,
     generation: u64,
-    /// When its successor was needed or came.
+    /// Since when its successor was waited for, or in force.
     until: Instant,
 }
 
@@ -106,16 +106,6 @@ impl Keys {
         (now < times.stale).then(|| current.chosen(now >= times.renew))
     }
 
-    /// The key in force, stale or not, where it did not expire: for when the source gives no other.
-    pub(super) fn choose_stale(&self) -> Option<Chosen> {
-        let history = self.history.load();
-        let current = &history.as_deref()?.current;
-        let expires = current.times.and_then(|times| times.expires);
-        expires
-            .is_none_or(|expires| Instant::now() < expires)
-            .then(|| current.chosen(false))
-    }
-
     /// The key in force.
     pub(super) fn current(&self) -> Option<Issued> {
         self.history
@@ -143,8 +133,8 @@ impl Keys {
         Ok(())
     }
 
-    /// Leaves the source alone until `delay` has passed, and as long again before a request waits for it, unless the key
-    /// ends before that.
+    /// Leaves the source alone until `delay` has passed, and goes on with the key for as long again before a request waits
+    /// for another, unless the key ends before that.
     pub(super) fn postpone(&self, delay: Duration, now: Instant) {
         let _changing = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let history = self.history.load();
@@ -189,12 +179,12 @@ impl History {
                 former: self.former.clone(),
             });
         }
-        let expires = current.times.and_then(|times| times.expires);
+        let stale = current.times.map(|times| times.stale);
         let replaced = Former {
             key: current.key.clone(),
             generation: current.generation,
-            // What was sent between its end and now waited for its successor.
-            until: expires.into_iter().fold(now, Instant::min),
+            // What was called since waited for its successor.
+            until: stale.into_iter().fold(now, Instant::min),
         };
         let too_many = (self.former.len() + 1).saturating_sub(MOST_FORMER);
         let kept = self.former.iter().skip(too_many).cloned();
@@ -315,12 +305,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_called_after_a_key_expired_was_sent_with_the_next() {
+    async fn what_was_called_when_a_key_was_stale_was_sent_with_the_next() {
         let start = Instant::now();
-        let first = History::of(FreshKey::from(key(0)).expires_in(secs(10)), start);
-        let both = first.followed_by(key(1).into(), start + secs(20)).unwrap();
-        assert_eq!(at(&both, start + secs(9)).as_deref(), Some("0"));
-        assert_eq!(at(&both, start + secs(15)), None);
+        let expiring = FreshKey::from(key(0)).expires_in(secs(10));
+        let stale = FreshKey::from(key(0)).renew_after(secs(5));
+        for first in [expiring, stale] {
+            let first = History::of(first, start);
+            let both = first.followed_by(key(1).into(), start + secs(20)).unwrap();
+            assert_eq!(at(&both, start + secs(9)).as_deref(), Some("0"));
+            assert_eq!(at(&both, start + secs(15)), None);
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -386,6 +380,6 @@ mod tests {
         keys.postpone(secs(5), start + secs(8));
         assert!(!keys.choose(&none).unwrap().renew);
         tokio::time::advance(secs(2)).await;
-        assert!(keys.choose(&none).is_none() && keys.choose_stale().is_none());
+        assert!(keys.choose(&none).is_none());
     }
 }

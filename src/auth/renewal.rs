@@ -91,6 +91,7 @@ impl Renewal {
         // One may be on its way to its limit, after a pause.
         let patience = limit.saturating_mul(2).saturating_add(HOLD_OFF);
         let Ok(_turn) = timeout(patience, self.turn.lock()).await else {
+            keys.postpone(HOLD_OFF, Instant::now());
             return Err(KeyUnavailable::timed_out(patience));
         };
         if self.ended() != seen {

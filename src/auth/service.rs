@@ -164,7 +164,7 @@ where
                                 generation,
                                 source_timeout,
                             } = used;
-                            if keys.renewal.is_none() || keys.changed_since(generation) {
+                            if keys.renewal.is_none() {
                                 let renewed = keys.changed_since(generation);
                                 return Poll::Ready(Ok(tell(response, Ok(renewed))));
                             }
@@ -192,14 +192,14 @@ where
                         return Poll::Pending;
                     };
                     let keys = &waiting.layer.keys;
-                    if let (Some(failure), None) = (&*failure, keys.choose_stale()) {
+                    let extensions = waiting.request.extensions();
+                    if let (Some(failure), None) = (&*failure, keys.choose(extensions)) {
                         return Poll::Ready(Err(failure.clone().into()));
                     }
                     if let Err(error) = ready!(waiting.service.poll_ready(cx)) {
                         return Poll::Ready(Err(error.into()));
                     }
-                    let stale = || failure.as_ref().and_then(|_| keys.choose_stale());
-                    let chosen = keys.choose(waiting.request.extensions()).or_else(stale);
+                    let chosen = keys.choose(waiting.request.extensions());
                     let Some(unsent) = unsent.take() else {
                         return Poll::Pending;
                     };

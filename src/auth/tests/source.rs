@@ -9,6 +9,7 @@ use std::{
 
 use http::{Request, Response, StatusCode, header::AUTHORIZATION};
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, oneshot},
     task::{JoinHandle, yield_now},
     time::{Instant, advance, sleep},
@@ -75,7 +76,8 @@ impl Played {
     }
 
     async fn question(&mut self) -> Answer {
-        self.questions.recv().await.unwrap()
+        let question = tokio::time::timeout(secs(60), self.questions.recv());
+        question.await.expect("nobody asks").unwrap()
     }
 
     async fn answer(&mut self, answer: Result<FreshKey, BoxError>) {
@@ -306,6 +308,8 @@ async fn a_key_is_renewed_ahead_of_its_end_and_no_request_waits() {
     assert_eq!(played.last_key(), "a");
     let answer = played.question().await;
     played.is_not_asked().await;
+    let tasks = Handle::current().metrics().num_alive_tasks();
+    assert_eq!(tasks, 1, "one asks for all");
     answer.send(Ok(key("b").expires_in(secs(100)))).unwrap();
     settle().await;
     assert!(played.get().await.unwrap().is_ok());
@@ -377,9 +381,11 @@ async fn a_key_looked_at_long_ago_is_looked_at_before_the_next_request() {
 
     // A source that hangs holds up no more requests.
     advance(secs(1)).await;
+    let start = Instant::now();
     assert!(played.get().await.unwrap().is_ok());
     let _hangs = played.question().await;
     assert!(played.get().await.unwrap().is_ok());
+    assert!(Instant::now() - start < secs(1));
 }
 
 #[tokio::test(start_paused = true)]

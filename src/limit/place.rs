@@ -94,7 +94,9 @@ impl Place {
         shared.with(|state, now, wakers| {
             let outlook = state.outlook(now);
             let is_new = self.ticket.is_none();
-            let ticket = *self.ticket.get_or_insert_with(|| state.queue.enter(outlook));
+            let ticket = *self
+                .ticket
+                .get_or_insert_with(|| state.queue.enter(outlook));
             let turn = state.queue.ask(ticket, outlook, &mut waker, wakers);
             if turn == Turn::Now {
                 let Some(late) = self.too_late(deadline, now) else {

@@ -94,7 +94,7 @@ impl<S> RateLimitService<S> {
             place: mem::replace(&mut self.place, another),
             deadline,
             service,
-            request: Some(request),
+            request: Some(Box::new(request)),
         }
     }
 
@@ -107,7 +107,7 @@ impl<S> RateLimitService<S> {
         if unready {
             return State::Unready {
                 service: self.inner.clone(),
-                request: Some(request),
+                request: Some(Box::new(request)),
             };
         }
         State::Sent {
@@ -134,15 +134,16 @@ pin_project! {
     }
 }
 
+// What waits is boxed: every future is as large as the largest of its states.
 pin_project! {
     #[project = StateProj]
     enum State<S, F, B> {
         /// The token was taken when its turn came, or none was needed.
         Sent { #[pin] response: F, in_flight: Option<InFlight> },
         /// The service was passed in the queue before it was called, or called without its turn.
-        Waiting { place: Place, deadline: Option<Instant>, service: S, request: Option<Request<B>> },
+        Waiting { place: Place, deadline: Option<Instant>, service: S, request: Option<Box<Request<B>>> },
         /// For another origin, through a service that asked for no readiness because it may not wait.
-        Unready { service: S, request: Option<Request<B>> },
+        Unready { service: S, request: Option<Box<Request<B>>> },
         /// It may not wait.
         Refused { error: Option<BoxError> },
     }
@@ -191,7 +192,7 @@ where
                         continue;
                     };
                     State::Sent {
-                        response: service.call(waiting),
+                        response: service.call(*waiting),
                         in_flight: Some(in_flight),
                     }
                 }
@@ -202,7 +203,7 @@ where
                         return Poll::Pending;
                     };
                     State::Sent {
-                        response: service.call(request),
+                        response: service.call(*request),
                         in_flight: None,
                     }
                 }

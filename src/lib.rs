@@ -2,7 +2,10 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "json")]
+pub mod api;
 pub mod auth;
+pub mod base_url;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -23,6 +26,7 @@ mod sync;
 
 pub use self::{
     auth::PlotonAuth,
+    base_url::BaseUrl,
     idempotency::PlotonIdempotency,
     idempotency_key::{IdempotencyKey, InvalidIdempotencyKey},
     key::{ApiKey, InvalidApiKey, KeyKind},

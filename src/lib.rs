@@ -26,7 +26,7 @@ mod sync;
 
 pub use self::{
     auth::PlotonAuth,
-    base_url::BaseUrl,
+    base_url::{BaseUrl, PlotonBaseUrl},
     idempotency::PlotonIdempotency,
     idempotency_key::{IdempotencyKey, InvalidIdempotencyKey},
     key::{ApiKey, InvalidApiKey, KeyKind},

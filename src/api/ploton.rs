@@ -1,6 +1,6 @@
 //! The typed client.
 
-use std::{fmt, marker::PhantomData, sync::Arc};
+use std::{borrow::Cow, error::Error as StdError, fmt, marker::PhantomData, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, Uri};
@@ -13,6 +13,7 @@ use super::{
     pages::{PageSize, Pages},
     service::PlotonService,
     tasks::{NewTask, Task, TaskId},
+    wait::WaitFor,
 };
 use crate::{
     base_url::{BaseUrl, PathRefused},
@@ -67,8 +68,18 @@ pub struct Ploton<S, B = Full<Bytes>> {
 struct Settings {
     base_url: BaseUrl,
     fetching: Fetching,
+    cancel: Cancel,
     on_task: Option<Arc<dyn Fn(&Task) + Send + Sync>>,
 }
+
+#[derive(Clone)]
+struct Cancel {
+    method: Method,
+    path: Cow<'static, str>,
+}
+
+/// What stands for a task's id in a path.
+const ID: &str = "{id}";
 
 impl<S: PlotonService> Ploton<S> {
     /// A client over `service`, whose requests have a `Full<Bytes>` for a body.
@@ -91,6 +102,10 @@ where
             settings: Arc::new(Settings {
                 base_url: BaseUrl::default(),
                 fetching: Fetching::new(),
+                cancel: Cancel {
+                    method: Method::POST,
+                    path: Cow::Borrowed("/tasks/{id}/cancel"),
+                },
                 on_task: None,
             }),
             body: PhantomData,
@@ -106,6 +121,21 @@ where
     #[must_use]
     pub fn base_url(self, base_url: BaseUrl) -> Self {
         self.set(|settings| settings.base_url = base_url)
+    }
+
+    /// How a task is cancelled, which the API page does not say: the method, and the path below the base URL, in which `{id}`
+    /// stands for the task's id. Default: `POST /tasks/{id}/cancel`.
+    ///
+    /// # Errors
+    ///
+    /// Where the path does not begin with a slash, has no `{id}`, or could lead out of the base URL.
+    pub fn cancel_by(self, method: Method, path: &str) -> Result<Self, InvalidCancelPath> {
+        let some = BaseUrl::default().join(&path.replace(ID, "task_1"));
+        if some.is_err() || !path.contains(ID) {
+            return Err(InvalidCancelPath(()));
+        }
+        let path = Cow::Owned(path.to_owned());
+        Ok(self.set(|settings| settings.cancel = Cancel { method, path }))
     }
 
     /// Tells `watch` of each task that an answer holds: created, looked up, listed or cancelled. Default: nobody.
@@ -150,7 +180,7 @@ where
         async move { this.task_of(Call::get(uri?)).await }
     }
 
-    /// Cancels a task, and says what became of it.
+    /// Cancels a task, and says what became of it. Where the answer does not show it, the task is looked up.
     ///
     /// # Errors
     ///
@@ -160,12 +190,23 @@ where
         &self,
         id: &TaskId,
     ) -> impl Future<Output = Result<Task, Error>> + Send + 'static + use<S, B> {
-        let uri = self.uri(&format!("/tasks/{}/cancel", id.in_path()));
+        let Settings { cancel, .. } = &*self.settings;
+        let uri = self.uri(&cancel.path.replace(ID, &id.in_path()));
+        let (method, look_up) = (cancel.method.clone(), self.task(id));
         let this = self.clone();
         async move {
-            let call = Call::with_key(Method::POST, uri?, IdempotencyKey::random());
-            this.task_of(call).await
+            let call = Call::with_key(method, uri?, IdempotencyKey::random()).once();
+            match this.task_of(call).await {
+                // It is cancelled all the same. The page says neither what the answer is, nor that a key counts here.
+                Err(Error::Unreadable(_)) => look_up.await,
+                result => result,
+            }
         }
+    }
+
+    /// Waits until a task has come to its end: [`WaitFor`] says how.
+    pub fn wait_for(&self, id: &TaskId) -> WaitFor<S, B> {
+        WaitFor::new(self.clone(), id.clone())
     }
 
     /// All tasks, in the order of Ploton's listing, as a stream.
@@ -215,3 +256,15 @@ impl<S, B> fmt::Debug for Ploton<S, B> {
             .finish_non_exhaustive()
     }
 }
+
+/// The path is none that a task can be cancelled by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidCancelPath(());
+
+impl fmt::Display for InvalidCancelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the path of the cancel call begins with a slash, has {id}, and no dot segment")
+    }
+}
+
+impl StdError for InvalidCancelPath {}

@@ -6,6 +6,8 @@
 pub mod api;
 pub mod auth;
 pub mod base_url;
+#[cfg(feature = "client-core")]
+pub mod client;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;

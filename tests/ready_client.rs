@@ -1,5 +1,11 @@
 //! The ready client against a TLS server on a loopback port, with a certificate made here.
-#![cfg(all(test, feature = "client-core"))]
+#![cfg(feature = "client-core")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
 
 use std::{
     error::Error as StdError,

@@ -39,3 +39,8 @@ pub use self::{
     retry::{PlotonReplay, PlotonRetry},
     stack::PlotonStack,
 };
+
+/// The guide's code, run as tests.
+#[cfg(all(doctest, feature = "client", feature = "mock"))]
+#[doc = include_str!("../docs/from-curl.md")]
+mod from_curl {}

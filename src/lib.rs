@@ -2,7 +2,12 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "json")]
+pub mod api;
 pub mod auth;
+pub mod base_url;
+#[cfg(feature = "client-core")]
+pub mod client;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -24,6 +29,7 @@ mod timeout;
 
 pub use self::{
     auth::PlotonAuth,
+    base_url::{BaseUrl, PlotonBaseUrl},
     idempotency::PlotonIdempotency,
     idempotency_key::{IdempotencyKey, InvalidIdempotencyKey},
     key::{ApiKey, InvalidApiKey, KeyKind, ReadKeyError},
@@ -34,3 +40,8 @@ pub use self::{
     retry::{PlotonReplay, PlotonRetry},
     stack::PlotonStack,
 };
+
+/// The guide's code, run as tests.
+#[cfg(all(doctest, feature = "client", feature = "mock"))]
+#[doc = include_str!("../docs/from-curl.md")]
+mod from_curl {}

@@ -3,6 +3,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod auth;
+mod fate;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -20,6 +21,7 @@ mod plan;
 pub mod retry;
 pub mod stack;
 mod sync;
+pub mod tasks;
 
 pub use self::{
     auth::PlotonAuth,
@@ -32,4 +34,5 @@ pub use self::{
     plan::Plan,
     retry::{PlotonReplay, PlotonRetry},
     stack::PlotonStack,
+    tasks::{PlotonTaskLimit, TaskLimitHandle, TaskSlot},
 };

@@ -16,12 +16,13 @@ use tower::{
 
 use crate::{
     auth::{AuthService, PlotonAuth},
-    idempotency::{self, IdempotencyService, PlotonIdempotency},
+    idempotency::{IdempotencyService, PlotonIdempotency},
     key::ApiKey,
     limit::{PlotonRateLimit, RateLimitHandle, RateLimitService},
     origin::Origin,
     plan::Plan,
-    retry::{self, PlotonRetry, RetryBody, RetryHandle, RetryService},
+    retry::{PlotonRetry, RetryBody, RetryHandle, RetryService},
+    tasks::{self, PlotonTaskLimit, TaskLimitService},
 };
 
 /// All four layers in their recommended order, and a timeout for each attempt, as one layer.
@@ -65,6 +66,7 @@ pub struct PlotonStack {
     retry: PlotonRetry,
     rate_limit: PlotonRateLimit,
     auth: PlotonAuth,
+    tasks: Option<PlotonTaskLimit>,
     attempt_timeout: Duration,
     plan: Plan,
     /// `Some` where the layers' own origins do not count.
@@ -79,6 +81,7 @@ impl PlotonStack {
             retry: PlotonRetry::new().plan(plan),
             rate_limit: PlotonRateLimit::new(plan),
             auth: PlotonAuth::new(key),
+            tasks: None,
             attempt_timeout: Duration::from_secs(30),
             plan,
             origin: None,
@@ -123,6 +126,27 @@ impl PlotonStack {
         self
     }
 
+    /// A limit on the tasks that run at once, outermost: a request waits for its slot before anything else. Default: none.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use tower_ploton::{ApiKey, Plan, PlotonStack, PlotonTaskLimit};
+    ///
+    /// # fn main() -> Result<(), tower_ploton::InvalidApiKey> {
+    /// let key = ApiKey::parse("pk_test_4f9d0c2b7a6e1583")?;
+    /// let limit = PlotonTaskLimit::new(Plan::Production);
+    /// let handle = limit.handle();
+    /// let stack = PlotonStack::new(key, Plan::Production).tasks(limit);
+    /// assert_eq!(handle.snapshot().capacity, 100);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn tasks(mut self, limit: PlotonTaskLimit) -> Self {
+        self.tasks = Some(limit);
+        self
+    }
+
     /// Shows what is left of the retries' quota.
     #[must_use]
     pub fn retry_handle(&self) -> RetryHandle {
@@ -141,6 +165,11 @@ impl<S> Layer<S> for PlotonStack {
 
     fn layer(&self, inner: S) -> Self::Service {
         let timed = TimeoutLayer::new(self.attempt_timeout).layer(inner);
+        let tasks = self.tasks.clone();
+        let tasks = match &self.origin {
+            None => tasks,
+            Some(origin) => tasks.map(|limit| limit.origin(origin.clone())),
+        };
         let limited = match self.origin.clone() {
             None => self.rate_limit.layer(self.auth.layer(timed)),
             Some(origin) => {
@@ -149,8 +178,9 @@ impl<S> Layer<S> for PlotonStack {
                 rate_limit.layer(auth.layer(timed))
             }
         };
+        let keyed = self.idempotency.layer(self.retry.layer(limited));
         StackService {
-            inner: self.idempotency.layer(self.retry.layer(limited)),
+            inner: TaskLimitService::new(keyed, tasks),
         }
     }
 }
@@ -158,8 +188,11 @@ impl<S> Layer<S> for PlotonStack {
 /// The service that [`PlotonStack`] makes.
 #[derive(Clone, Debug)]
 pub struct StackService<S> {
-    inner: IdempotencyService<RetryService<Limited<S>>>,
+    inner: TaskLimitService<Keyed<S>>,
 }
+
+/// What has one idempotency key.
+type Keyed<S> = IdempotencyService<RetryService<Limited<S>>>;
 
 /// What an attempt goes through.
 type Limited<S> = RateLimitService<AuthService<Timeout<S>>>;
@@ -194,9 +227,11 @@ pin_project! {
         S: Service<Request<B>, Response = Response<R>>,
         S: Clone,
         S::Error: Into<BoxError>,
+        B: RetryBody,
+        R: Body,
     {
         #[pin]
-        response: idempotency::ResponseFuture<retry::ResponseFuture<Limited<S>, B, R>>,
+        response: tasks::ResponseFuture<Keyed<S>, B>,
     }
 }
 

@@ -6,7 +6,7 @@ use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
 use tokio::time::Instant;
 
 use super::RetryBody;
-use crate::{idempotency_key::IdempotencyKey, logical::LogicalRequest};
+use crate::{fate::Fate, idempotency_key::IdempotencyKey, logical::LogicalRequest};
 
 /// A request that can be made again.
 pub(super) struct Kept<B> {
@@ -91,6 +91,11 @@ impl<B> Kept<B> {
     /// The key that the attempts carried, whoever made it.
     pub(super) fn idempotency_key(&self) -> Option<IdempotencyKey> {
         IdempotencyKey::of(&self.head.headers).or_else(|| self.logical()?.key().cloned())
+    }
+
+    /// `Some` where a layer outside asks whether it was processed.
+    pub(super) fn fate(&self) -> Option<&Fate> {
+        Fate::of(&self.head.extensions)
     }
 
     fn logical(&self) -> Option<&LogicalRequest> {

@@ -2,7 +2,10 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "json")]
+pub mod api;
 pub mod auth;
+pub mod base_url;
 mod fate;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -25,6 +28,7 @@ pub mod tasks;
 
 pub use self::{
     auth::PlotonAuth,
+    base_url::BaseUrl,
     idempotency::PlotonIdempotency,
     idempotency_key::{IdempotencyKey, InvalidIdempotencyKey},
     key::{ApiKey, InvalidApiKey, KeyKind},

@@ -198,11 +198,18 @@ proptest! {
         ops in prop::collection::vec(0_u8..5, 1..200),
     ) {
         let mut line = Line::new();
-        let mut waiting = Vec::new();
-        let mut served = Vec::new();
+        let (mut waiting, mut last) = (Vec::new(), None);
         for op in ops {
             match op {
-                0 | 1 => waiting.push(line.join()),
+                0 | 1 => {
+                    let (ticket, woken) = (line.queue.join(), Arc::<Woken>::default());
+                    if line.ask(ticket, &woken) == Turn::Now {
+                        prop_assert!(waiting.is_empty(), "it passed somebody");
+                        last = Some(ticket);
+                    } else {
+                        waiting.push((ticket, woken));
+                    }
+                }
                 2 | 3 => line.serve(line.outlook.free + 1),
                 _ => {
                     if let Some((ticket, _)) = waiting.pop() {
@@ -211,18 +218,20 @@ proptest! {
                 }
             }
             // Everybody who was woken asks, the last first.
+            let mut served = Vec::new();
             for (ticket, woken) in waiting.iter().rev() {
                 if woken.0.swap(0, Ordering::Relaxed) > 0 && line.ask(*ticket, woken) == Turn::Now {
                     served.push(*ticket);
                 }
             }
-            // In `join` it asked, and may have had a turn that it did not use.
             waiting.retain(|(ticket, _)| !served.contains(ticket));
+            last = served.into_iter().max().or(last);
+            if let (Some((first, _)), Some(last)) = (waiting.first(), last) {
+                prop_assert!(last < *first, "{last} was served before {first}");
+            }
+            prop_assert!(waiting.is_empty() || line.outlook.free == 0, "a slot is left");
             line.wait(1);
         }
-        let mut sorted = served.clone();
-        sorted.sort_unstable();
-        sorted.dedup();
-        prop_assert_eq!(sorted.len(), served.len(), "served twice");
+        prop_assert_eq!(line.queue.waiting(), waiting.len());
     }
 }

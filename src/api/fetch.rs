@@ -1,0 +1,148 @@
+//! One call: a request, its answer, and what the answer's body says.
+
+use std::{future::poll_fn, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, Request, Uri,
+    header::{ACCEPT, CONTENT_TYPE},
+    response::Parts,
+};
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use super::{
+    body::{Bounds, ReadBody},
+    errors::ApiError,
+    failure::{Error, UnreadableAnswer},
+    service::PlotonService,
+};
+use crate::{
+    headers::date::Wall,
+    idempotency_key::{IDEMPOTENCY_KEY, IdempotencyKey},
+};
+
+/// How calls are made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fetching {
+    /// For the bodies of answers that say success.
+    pub(super) bounds: Bounds,
+    pub(super) wall: Wall,
+}
+
+impl Fetching {
+    pub(super) fn new() -> Self {
+        Self {
+            bounds: Bounds {
+                bytes: 16 * 1024 * 1024,
+                time: Duration::from_secs(30),
+            },
+            wall: Wall::anchored(),
+        }
+    }
+}
+
+/// A request that can be made again: it is a GET, or has a key.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    method: Method,
+    uri: Uri,
+    /// `None` for what has no effect.
+    key: Option<IdempotencyKey>,
+    body: Option<Bytes>,
+}
+
+impl Call {
+    pub(super) const fn get(uri: Uri) -> Self {
+        Self {
+            method: Method::GET,
+            uri,
+            key: None,
+            body: None,
+        }
+    }
+
+    pub(super) const fn with_key(method: Method, uri: Uri, key: IdempotencyKey) -> Self {
+        Self {
+            method,
+            uri,
+            key: Some(key),
+            body: None,
+        }
+    }
+
+    pub(super) fn json(mut self, body: Bytes) -> Self {
+        self.body = Some(body);
+        self
+    }
+
+    fn request<B: From<Bytes>>(&self) -> Request<B> {
+        let mut request = Request::new(B::from(self.body.clone().unwrap_or_default()));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        let json = HeaderValue::from_static("application/json");
+        if self.body.is_some() {
+            request.headers_mut().insert(CONTENT_TYPE, json.clone());
+        }
+        request.headers_mut().insert(ACCEPT, json);
+        if let Some(key) = &self.key {
+            // As a header, so that it is sent even where no layer would do that; as an extension, for what a layer may know
+            // of this key beyond its text.
+            request.headers_mut().insert(IDEMPOTENCY_KEY, key.header());
+            request.extensions_mut().insert(key.clone());
+        }
+        request
+    }
+}
+
+/// Makes a call, and reads the answer as a `T`.
+///
+/// The layers hand an answer over when its head has come, so they can't see that its body breaks off: then the call is made
+/// again, at most three times.
+pub(super) async fn fetch<T, S, B>(
+    mut service: S,
+    call: Call,
+    fetching: Fetching,
+) -> Result<(Parts, T), Error>
+where
+    T: DeserializeOwned,
+    S: PlotonService<B>,
+    B: From<Bytes>,
+{
+    let mut made = 1;
+    loop {
+        poll_fn(|cx| service.poll_ready_to_send(cx))
+            .await
+            .map_err(|error| Error::of_service(error.into()))?;
+        let response = service.send(call.request()).await;
+        let response = response.map_err(|error| Error::of_service(error.into()))?;
+        let received = Instant::now();
+        let (head, body) = response.into_parts();
+        if !head.status.is_success() {
+            let body = ReadBody::new(body, Bounds::ERROR).await;
+            let error = ApiError::new(&head, &body, &fetching.wall, received);
+            return Err(Error::Api(error.with_key(call.key.as_ref())));
+        }
+        let body = ReadBody::new(body, fetching.bounds).await;
+        let mut unreadable = match UnreadableAnswer::or_json(&head, body) {
+            Ok(value) => return Ok((head, value)),
+            Err(unreadable) => unreadable,
+        };
+        if !unreadable.broke_off() || made > MAX_REPEATS {
+            unreadable.calls = made;
+            unreadable.idempotency_key = call.key;
+            return Err(Error::Unreadable(unreadable));
+        }
+        tokio::time::sleep(pause(made, rand::random())).await;
+        made += 1;
+    }
+}
+
+/// The pause before the repeat after `made` calls: up to 200 ms, and twice as long each time.
+fn pause(made: u32, random: f64) -> Duration {
+    let most = FIRST_PAUSE.saturating_mul(1 << made.saturating_sub(1).min(8));
+    most.mul_f64(random)
+}
+
+const MAX_REPEATS: u32 = 3;
+const FIRST_PAUSE: Duration = Duration::from_millis(200);

@@ -1,0 +1,24 @@
+//! What the API says, in types, and a thin typed client over any service.
+//!
+//! The layers never read a body. What has to, is here: [`ApiError`] reads what an error answer says, [`Ploton`] makes
+//! calls and reads what comes back as a [`Task`]. All of it goes through the service that it is made with, so that pace,
+//! retries and keys are the layers' business.
+
+mod body;
+mod errors;
+mod failure;
+mod fetch;
+mod pages;
+mod ploton;
+mod service;
+mod tasks;
+mod text;
+
+pub use self::{
+    errors::{ApiError, ErrorCode},
+    failure::{Error, PagesRepeat, StillRunning, UnreadableAnswer},
+    pages::{InvalidPageSize, PageSize, Pages, pages},
+    ploton::Ploton,
+    service::PlotonService,
+    tasks::{InvalidTaskId, NewTask, PromptTooLong, Task, TaskId, TaskStatus},
+};

@@ -1,0 +1,122 @@
+//! What a server wrote, made fit to be shown: in one line, not too long, and without an API key.
+
+use std::fmt::Write;
+
+/// A message, with what can't be shown escaped, cut at 1,000 characters.
+pub(super) fn shown(text: &str) -> String {
+    cut(text, 1_000)
+}
+
+/// How a body begins, cut at 200 characters.
+pub(super) fn excerpt(body: &[u8]) -> String {
+    // Enough for 200 characters of any kind, and for a key that stands at their end.
+    let head = body.get(..MAX_KEY + 4 * 200).unwrap_or(body);
+    cut(&String::from_utf8_lossy(head), 200)
+}
+
+fn cut(text: &str, most: usize) -> String {
+    let text = without_keys(text);
+    let mut shown = String::with_capacity(text.len().min(4 * most));
+    for (place, character) in text.trim().chars().enumerate() {
+        if place == most {
+            shown.push('…');
+            break;
+        }
+        if character.is_control() || is_invisible(character) {
+            let _ = write!(shown, "{}", character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+/// Some of these turn the direction of what follows, so that a log reads as something else.
+const fn is_invisible(character: char) -> bool {
+    matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// A server may say which key it refuses: only its kind is kept.
+fn without_keys(text: &str) -> String {
+    let mut rest = text;
+    let mut kept = String::with_capacity(text.len());
+    while let Some(place) = KINDS.iter().filter_map(|kind| rest.find(kind)).min() {
+        let end = place.saturating_add(KIND_LEN);
+        let (before, key) = rest.split_at_checked(end).unwrap_or((rest, ""));
+        kept.push_str(before);
+        let secret_ends = key.find(|c: char| !is_of_a_key(c)).unwrap_or(key.len());
+        if secret_ends > 0 {
+            kept.push('…');
+        }
+        rest = key.get(secret_ends..).unwrap_or_default();
+    }
+    kept.push_str(rest);
+    kept
+}
+
+/// Visible ASCII, but what would end a key in a sentence or in JSON.
+const fn is_of_a_key(c: char) -> bool {
+    c.is_ascii_graphic()
+        && !matches!(
+            c,
+            '"' | '\'' | '<' | '>' | ',' | ';' | ')' | '}' | ']' | '`'
+        )
+}
+
+const KINDS: [&str; 2] = ["pk_test_", "pk_live_"];
+const KIND_LEN: usize = 8;
+/// As `ApiKey` has it.
+const MAX_KEY: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_not_shown() {
+        let table = [
+            ("no key pk_test_4f9d0c2b.", "no key pk_test_…"),
+            (
+                r#"{"key":"pk_live_4f9d","n":1}"#,
+                r#"{"key":"pk_live_…","n":1}"#,
+            ),
+            ("pk_live_a pk_test_b", "pk_live_… pk_test_…"),
+            ("pk_test_pk_live_x", "pk_test_…"),
+            (
+                "keys begin pk_test_ or pk_live_",
+                "keys begin pk_test_ or pk_live_",
+            ),
+        ];
+        for (text, expected) in table {
+            assert_eq!(shown(text), expected);
+        }
+    }
+
+    #[test]
+    fn a_key_at_the_cut_is_not_shown_either() {
+        for before in 150..=210 {
+            let body = format!("{} pk_live_SECRET{}", "x".repeat(before), "S".repeat(490));
+            assert!(!excerpt(body.as_bytes()).contains('S'), "{before}");
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_shown_is_escaped() {
+        assert_eq!(
+            shown(" a\nb\u{1b}[31m\u{202e}c\u{e9} "),
+            "a\\nb\\u{1b}[31m\\u{202e}c\u{e9}"
+        );
+        assert_eq!(excerpt(b"\xff\x00a"), "\u{fffd}\\u{0}a");
+    }
+
+    #[test]
+    fn what_is_long_is_cut_by_characters() {
+        assert_eq!(shown(&"\u{e9}".repeat(1_000)).chars().count(), 1_000);
+        let cut = shown(&"\u{e9}".repeat(1_001));
+        assert!(cut.ends_with("\u{e9}…") && cut.chars().count() == 1_001);
+        assert_eq!(
+            excerpt("\u{e9}".repeat(9_000).as_bytes()).chars().count(),
+            201
+        );
+    }
+}

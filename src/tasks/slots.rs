@@ -176,9 +176,8 @@ impl Slots {
                 }
                 self.free_slot(other);
             }
-            (None, Some(before)) => {
-                self.by_task.remove(&before);
-            }
+            // It may run all the same.
+            (None, Some(before)) => self.adopt(before, now),
         }
     }
 
@@ -310,17 +309,20 @@ impl Slots {
         number
     }
 
+    fn forget_key(&mut self, number: u64) {
+        let slot = self.held.get_mut(&number);
+        if let Some(key) = slot.and_then(|slot| slot.key.take()) {
+            self.by_key.remove(&key);
+        }
+    }
+
     fn free_slot(&mut self, number: u64) {
+        self.forget_key(number);
         let Some(slot) = self.held.remove(&number) else {
             return;
         };
         if let Some(task) = &slot.task {
             self.by_task.remove(task);
-        }
-        if let Some(key) = &slot.key {
-            if self.by_key.get(key) == Some(&number) {
-                self.by_key.remove(key);
-            }
         }
     }
 }

@@ -131,10 +131,10 @@ fn one_who_does_not_come_is_passed_and_is_first_when_it_does() {
     line.wait(50);
     assert_eq!(line.ask(second, &woken), Turn::Now);
     let (third, thirds) = line.join();
+    assert_ne!(line.ask(parked, &parkeds), Turn::Now);
     line.serve(1);
+    assert_ne!(line.ask(third, &thirds), Turn::Now);
     assert_eq!(line.ask(parked, &parkeds), Turn::Now);
-    line.serve(1);
-    assert_eq!(line.ask(third, &thirds), Turn::Now);
 }
 
 /// One call-up after the other kept all who were called up from being passed.

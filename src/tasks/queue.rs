@@ -121,12 +121,12 @@ impl Queue {
             is_there || !passed.insert(*ticket)
         });
         while self.called_up.len() < outlook.free {
-            let Some((ticket, mut waiter)) = self.waiting.pop_first() else {
+            let Some((ticket, waiter)) = self.waiting.pop_first() else {
                 break;
             };
             self.called_up.insert(ticket, now);
-            waiter.wake_by(now, wakers);
-            wakers.unused.extend(waiter.waker);
+            // Even where its own timer is due: that may come later than the next one's waker.
+            wakers.woken.extend(waiter.waker);
         }
         // The first of the waiting looks after those before it, and after the time limits.
         let due = self.guard().or(outlook.next_end);

@@ -2,7 +2,7 @@
 #![warn(clippy::arithmetic_side_effects)]
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -143,18 +143,18 @@ impl Slots {
 
     /// The task in a slot is known. Whatever else was taken for it is free then.
     pub(super) fn bind(&mut self, number: u64, task: &str, now: Instant) {
-        if !self.held.contains_key(&number) {
+        let Some(slot) = self.held.get_mut(&number) else {
             return;
-        }
+        };
         if self.ended.contains(task) {
-            self.free_slot(number);
+            // Another task is in it where a list put it there.
+            if slot.task.is_none() {
+                self.free_slot(number);
+            }
             return;
         }
         let task: Arc<str> = task.into();
         let other = self.by_task.insert(task.clone(), number);
-        let Some(slot) = self.held.get_mut(&number) else {
-            return;
-        };
         slot.fate = TaskFate::Created;
         slot.news = now;
         if other == Some(number) {
@@ -189,18 +189,20 @@ impl Slots {
 
     /// Gives a slot back, whatever is in it.
     pub(super) fn release(&mut self, number: u64) {
-        if let Some(task) = self.held.get(&number).and_then(|slot| slot.task.clone()) {
+        let slot = self.held.get(&number);
+        // Without a key it is a list's guess which task is in it: another may have ended.
+        let task = slot.filter(|slot| slot.key.is_some());
+        if let Some(task) = task.and_then(|slot| slot.task.clone()) {
             self.ended.insert(task);
         }
         self.free_slot(number);
     }
 
-    /// A task came to its end.
+    /// A task came to its end. The answer that names it may still be on its way.
     pub(super) fn finished(&mut self, task: &str) {
-        match self.by_task.get(task) {
-            Some(number) => self.release(*number),
-            // The answer that names it may still be on its way.
-            None => self.ended.insert(task.into()),
+        self.ended.insert(task.into());
+        if let Some(number) = self.by_task.get(task) {
+            self.free_slot(*number);
         }
     }
 
@@ -227,20 +229,20 @@ impl Slots {
         asked: Instant,
         now: Instant,
     ) {
-        let tasks: HashSet<&str> = tasks.filter(|task| !self.ended.contains(task)).collect();
+        let tasks: BTreeSet<&str> = tasks.filter(|task| !self.ended.contains(task)).collect();
         let is_older = |slot: &Held| slot.calls == 0 && slot.news < asked;
         let mut gone = Vec::new();
         let mut unbound = VecDeque::new();
         for (number, slot) in &self.held {
             match &slot.task {
                 Some(task) if tasks.contains(&**task) => {}
-                Some(_) if is_older(slot) => gone.push(*number),
+                Some(task) if is_older(slot) => gone.push(task.clone()),
                 None if is_older(slot) => unbound.push_back(*number),
                 _ => {}
             }
         }
-        for number in gone {
-            self.release(number);
+        for task in gone {
+            self.finished(&task);
         }
         for task in tasks {
             match self

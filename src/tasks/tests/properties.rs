@@ -153,10 +153,10 @@ impl World {
         let of = |n: usize, all: usize| n.checked_rem(all);
         match op {
             Op::Come(key) => {
-                let key = key.map_or_else(IdempotencyKey::random, |key| {
-                    IdempotencyKey::parse(&format!("key-{key}")).unwrap()
-                });
-                self.waiting.push((self.queue.join(), key));
+                let ticket = self.queue.join();
+                let key = key.map_or(format!("own-{ticket}"), |key| format!("key-{key}"));
+                let key = IdempotencyKey::parse(&key).unwrap();
+                self.waiting.push((ticket, key));
             }
             Op::Ask(n) => {
                 if let Some(place) = of(n, self.waiting.len()) {

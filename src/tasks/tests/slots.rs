@@ -141,6 +141,44 @@ fn a_list_that_took_one_slot_for_another_is_put_right_by_the_answer() {
     }
 }
 
+/// The list's guess was believed: the other task was taken for ended, and lost its slot.
+#[test]
+fn a_slot_that_is_given_back_says_nothing_of_the_task_that_a_list_put_there() {
+    let (mut slots, number, now) = ended(End::Created);
+    slots.listed(["foreign"].into_iter(), now + SECOND, now + SECOND);
+    slots.release(number);
+    slots.running("foreign", now + SECOND);
+    assert_eq!(slots.taken(), 1);
+}
+
+/// The list's guess lost its slot to the answer that named the slot's own task.
+#[test]
+fn a_task_that_a_list_put_into_a_slot_keeps_one_when_the_slots_own_is_known() {
+    for own_has_ended in [false, true] {
+        let (mut slots, number, now) = ended(End::Created);
+        slots.listed(["foreign"].into_iter(), now + SECOND, now + SECOND);
+        if own_has_ended {
+            slots.finished("own");
+        }
+        slots.bind(number, "own", now + SECOND);
+        slots.check();
+        assert_eq!(slots.taken(), if own_has_ended { 1 } else { 2 });
+        slots.finished("foreign");
+        assert_eq!(slots.taken(), if own_has_ended { 0 } else { 1 });
+    }
+}
+
+/// A request with the same key relied on a list's guess, and two tasks had one slot.
+#[test]
+fn a_key_is_forgotten_when_a_list_guesses_what_its_request_created() {
+    let (mut slots, now) = (Slots::new(10), Instant::now());
+    let one = key();
+    let number = slots.take(one.clone(), now);
+    slots.end(number, End::Unknown, now);
+    slots.listed(["foreign"].into_iter(), now + SECOND, now + SECOND);
+    assert_eq!(slots.join(&one), None);
+}
+
 #[test]
 fn a_slot_ends_an_hour_after_the_last_news_and_not_while_a_request_is_on_its_way() {
     let (mut slots, number, start) = ended(End::Created);

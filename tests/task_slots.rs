@@ -122,9 +122,15 @@ async fn a_thousand_tasks_ten_at_a_time_none_refused_and_always_ten_while_work_w
     let counts = fake.counts();
     assert_eq!((counts.created, counts.refused), (1_000, 0));
     assert_eq!(counts.attempts, 1_000);
-    let came = |n: usize| format!("task {n}");
-    for (n, task) in fake.tasks().into_iter().enumerate() {
-        assert_eq!(task.prompt, came(n), "first come, first served");
+    // First come, first served; those whose turn came at one instant may overtake each other.
+    let mut created: Vec<_> = fake
+        .tasks()
+        .into_iter()
+        .map(|task| (task.created_at, task.prompt))
+        .collect();
+    created.sort_by_key(|(at, prompt)| (*at, prompt["task ".len()..].parse::<usize>().unwrap()));
+    for (n, (_, prompt)) in created.iter().enumerate() {
+        assert_eq!(*prompt, format!("task {n}"));
     }
     let now = handle.snapshot();
     assert_eq!((now.running, now.waiting), (0, 0));

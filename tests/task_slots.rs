@@ -284,7 +284,7 @@ async fn a_task_whose_answer_breaks_in_the_body_has_one_slot() {
 /// Cuts, errors, refusals, and callers who give up: slots of an unknown fate are settled by listing what runs.
 #[tokio::test(start_paused = true)]
 async fn no_slot_is_lost_and_none_is_doubled_whatever_goes_wrong() {
-    for seed in 0..20 {
+    for seed in 0..10 {
         let refusal = Fault::Status(StatusCode::UNPROCESSABLE_ENTITY);
         let fake = fake()
             .seed(seed)

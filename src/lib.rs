@@ -28,7 +28,7 @@ pub mod tasks;
 
 pub use self::{
     auth::PlotonAuth,
-    base_url::BaseUrl,
+    base_url::{BaseUrl, PlotonBaseUrl},
     idempotency::PlotonIdempotency,
     idempotency_key::{IdempotencyKey, InvalidIdempotencyKey},
     key::{ApiKey, InvalidApiKey, KeyKind},

@@ -246,7 +246,7 @@ async fn what_runs_at_start_up_is_counted() {
         earlier.create_task(&new).await.unwrap();
     }
     let (ploton, handle) = ploton(&fake);
-    assert_eq!(ploton.count_running_tasks().await.unwrap(), 7);
+    assert_eq!(ploton.running_tasks().await.unwrap().len(), 7);
     assert_eq!(handle.snapshot().running, 7);
     let mut calls = JoinSet::new();
     for n in 0..5 {
@@ -258,7 +258,7 @@ async fn what_runs_at_start_up_is_counted() {
     sleep(Duration::from_secs(60)).await;
     // Nobody asked for them meanwhile: a list tells that all have ended.
     assert_eq!(handle.snapshot().waiting, 2);
-    assert_eq!(ploton.count_running_tasks().await.unwrap(), 0);
+    assert_eq!(ploton.running_tasks().await.unwrap().len(), 0);
     calls.join_all().await;
     assert_eq!(handle.snapshot().running, 2);
     let counts = fake.counts();
@@ -308,7 +308,7 @@ async fn no_slot_is_lost_and_none_is_doubled_whatever_goes_wrong() {
             loop {
                 sleep(Duration::from_millis(1_234)).await;
                 assert!(running(&looker) <= AT_ONCE);
-                let _ = lister.count_running_tasks().await;
+                let _ = lister.running_tasks().await;
             }
         });
         calls.join_all().await;
@@ -322,7 +322,7 @@ async fn no_slot_is_lost_and_none_is_doubled_whatever_goes_wrong() {
         assert!(!fake.attempts().iter().any(refused), "seed {seed}");
 
         sleep(Duration::from_secs(30)).await;
-        while ploton.count_running_tasks().await.is_err() {}
+        while ploton.running_tasks().await.is_err() {}
         let now = handle.snapshot();
         assert_eq!((now.running, now.waiting), (0, 0), "seed {seed}");
         assert_eq!(fake.counts().duplicated, 0);

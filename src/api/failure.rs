@@ -109,7 +109,7 @@ impl UnreadableAnswer {
         let Collected { bytes, end } = body;
         let excerpt = (!bytes.is_empty()).then(|| text::excerpt(&bytes));
         let (problem, source, broke_off): (_, Option<BoxError>, _) = match end {
-            End::Whole if bytes.is_empty() => ("the body is empty".to_owned(), None, true),
+            End::Whole if bytes.is_empty() => ("the body is empty".to_owned(), None, false),
             End::Whole => match serde_json::from_slice(&bytes) {
                 Ok(value) => return Ok(value),
                 Err(error) if error.is_eof() => {
@@ -229,7 +229,7 @@ impl fmt::Display for StillRunning {
         let (id, status) = (&task.id, &task.status);
         write!(
             f,
-            "task {id} is still {status} after {} s",
+            "task {id} is still {status} after {:.1} s",
             waited.as_secs_f64()
         )
     }

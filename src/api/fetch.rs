@@ -5,7 +5,7 @@ use std::{future::poll_fn, time::Duration};
 use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, Uri,
-    header::{ACCEPT, CONTENT_TYPE},
+    header::{ACCEPT, CONTENT_TYPE, USER_AGENT},
     response::Parts,
 };
 use serde::de::DeserializeOwned;
@@ -18,6 +18,7 @@ use super::{
     service::PlotonService,
 };
 use crate::{
+    base_url::own_user_agent,
     headers::date::Wall,
     idempotency_key::{IDEMPOTENCY_KEY, IdempotencyKey},
 };
@@ -50,6 +51,8 @@ pub(super) struct Call {
     /// `None` for what has no effect.
     key: Option<IdempotencyKey>,
     body: Option<Bytes>,
+    /// How often it is made at the most.
+    most: u32,
 }
 
 impl Call {
@@ -59,6 +62,7 @@ impl Call {
             uri,
             key: None,
             body: None,
+            most: MAX_CALLS,
         }
     }
 
@@ -68,7 +72,14 @@ impl Call {
             uri,
             key: Some(key),
             body: None,
+            most: MAX_CALLS,
         }
+    }
+
+    /// Not to be made again, whatever becomes of its answer.
+    pub(super) const fn once(mut self) -> Self {
+        self.most = 1;
+        self
     }
 
     pub(super) fn json(mut self, body: Bytes) -> Self {
@@ -85,6 +96,7 @@ impl Call {
             request.headers_mut().insert(CONTENT_TYPE, json.clone());
         }
         request.headers_mut().insert(ACCEPT, json);
+        request.headers_mut().insert(USER_AGENT, own_user_agent());
         if let Some(key) = &self.key {
             // As a header, so that it is sent even where no layer would do that; as an extension, for what a layer may know
             // of this key beyond its text.
@@ -128,7 +140,7 @@ where
             Ok(value) => return Ok((head, value)),
             Err(unreadable) => unreadable,
         };
-        if !unreadable.broke_off() || made > MAX_REPEATS {
+        if !unreadable.broke_off() || made >= call.most {
             unreadable.calls = made;
             unreadable.idempotency_key = call.key;
             return Err(Error::Unreadable(unreadable));
@@ -144,5 +156,5 @@ fn pause(made: u32, random: f64) -> Duration {
     most.mul_f64(random)
 }
 
-const MAX_REPEATS: u32 = 3;
+const MAX_CALLS: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);

@@ -8,17 +8,24 @@ mod body;
 mod errors;
 mod failure;
 mod fetch;
+mod layer;
 mod pages;
 mod ploton;
+mod seen;
 mod service;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod text;
+mod wait;
 
 pub use self::{
     errors::{ApiError, ErrorCode},
     failure::{Error, PagesRepeat, StillRunning, UnreadableAnswer},
+    layer::{ErrorsFuture, ErrorsService, PlotonErrors},
     pages::{InvalidPageSize, PageSize, Pages, pages},
-    ploton::Ploton,
+    ploton::{InvalidCancelPath, Ploton},
     service::PlotonService,
     tasks::{InvalidTaskId, NewTask, PromptTooLong, Task, TaskId, TaskStatus},
+    wait::WaitFor,
 };

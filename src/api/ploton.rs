@@ -1,6 +1,6 @@
 //! The typed client.
 
-use std::{fmt, marker::PhantomData, sync::Arc};
+use std::{borrow::Cow, error::Error as StdError, fmt, marker::PhantomData, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, Uri};
@@ -15,6 +15,7 @@ use super::{
     pages::{PageSize, Pages},
     service::PlotonService,
     tasks::{NewTask, Task, TaskId, TaskStatus},
+    wait::WaitFor,
 };
 use crate::{
     base_url::{BaseUrl, PathRefused},
@@ -70,9 +71,19 @@ pub struct Ploton<S, B = Full<Bytes>> {
 struct Settings {
     base_url: BaseUrl,
     fetching: Fetching,
+    cancel: Cancel,
     on_task: Option<Arc<dyn Fn(&Task) + Send + Sync>>,
     task_limit: Option<TaskLimitHandle>,
 }
+
+#[derive(Clone)]
+struct Cancel {
+    method: Method,
+    path: Cow<'static, str>,
+}
+
+/// What stands for a task's id in a path.
+const ID: &str = "{id}";
 
 impl<S: PlotonService> Ploton<S> {
     /// A client over `service`, whose requests have a `Full<Bytes>` for a body.
@@ -95,6 +106,10 @@ where
             settings: Arc::new(Settings {
                 base_url: BaseUrl::default(),
                 fetching: Fetching::new(),
+                cancel: Cancel {
+                    method: Method::POST,
+                    path: Cow::Borrowed("/tasks/{id}/cancel"),
+                },
                 on_task: None,
                 task_limit: None,
             }),
@@ -113,6 +128,21 @@ where
         self.set(|settings| settings.base_url = base_url)
     }
 
+    /// How a task is cancelled, which the API page does not say: the method, and the path below the base URL, in which `{id}`
+    /// stands for the task's id. Default: `POST /tasks/{id}/cancel`.
+    ///
+    /// # Errors
+    ///
+    /// Where the path does not begin with a slash, has no `{id}`, or could lead out of the base URL.
+    pub fn cancel_by(self, method: Method, path: &str) -> Result<Self, InvalidCancelPath> {
+        let some = BaseUrl::default().join(&path.replace(ID, "task_1"));
+        if some.is_err() || !path.contains(ID) {
+            return Err(InvalidCancelPath(()));
+        }
+        let path = Cow::Owned(path.to_owned());
+        Ok(self.set(|settings| settings.cancel = Cancel { method, path }))
+    }
+
     /// Tells `watch` of each task that an answer holds: created, looked up, listed or cancelled. Default: nobody.
     #[must_use]
     pub fn on_task(self, watch: impl Fn(&Task) + Send + Sync + 'static) -> Self {
@@ -126,7 +156,7 @@ where
         self.set(|settings| settings.task_limit = Some(limit))
     }
 
-    /// Lists all tasks, tells the [task limit](Self::task_limit) which of them run, and says how many do.
+    /// Lists all tasks, and hands over those that run; the [task limit](Self::task_limit) is told which they are.
     ///
     /// At start-up it counts what earlier runs and other programs began. Later it settles what the limit does not know: of
     /// requests that broke off whether they created a task, and of tasks that nobody asks for whether they have ended.
@@ -158,7 +188,7 @@ where
     /// let stack = PlotonStack::new(key, Plan::Prototyping).tasks(limit);
     /// let ploton = Ploton::new(stack.layer(fake)).task_limit(handle.clone());
     ///
-    /// assert_eq!(ploton.count_running_tasks().await?, 1); // of an earlier run
+    /// assert_eq!(ploton.running_tasks().await?.len(), 1); // of an earlier run
     /// let task = ploton.create_task(&NewTask::new("Summarise invoice 42")?).await?;
     /// assert_eq!(handle.snapshot().running, 2);
     ///
@@ -167,9 +197,9 @@ where
     /// # Ok(())
     /// # }
     /// ```
-    pub fn count_running_tasks(
+    pub fn running_tasks(
         &self,
-    ) -> impl Future<Output = Result<usize, Error>> + Send + 'static + use<S, B> {
+    ) -> impl Future<Output = Result<Vec<Task>, Error>> + Send + 'static + use<S, B> {
         let this = self.clone();
         async move {
             let asked = Instant::now();
@@ -177,13 +207,13 @@ where
             while let Some(task) = tasks.next().await {
                 let task = task?;
                 if task.status == TaskStatus::Running {
-                    running.push(task.id);
+                    running.push(task);
                 }
             }
             if let Some(limit) = &this.settings.task_limit {
-                limit.listed(running.iter().map(TaskId::as_str), asked);
+                limit.listed(running.iter().map(|task| task.id.as_str()), asked);
             }
-            Ok(running.len())
+            Ok(running)
         }
     }
 
@@ -228,7 +258,7 @@ where
         }
     }
 
-    /// Cancels a task, and says what became of it.
+    /// Cancels a task, and says what became of it. Where the answer does not show it, the task is looked up.
     ///
     /// # Errors
     ///
@@ -238,15 +268,26 @@ where
         &self,
         id: &TaskId,
     ) -> impl Future<Output = Result<Task, Error>> + Send + 'static + use<S, B> {
-        let uri = self.uri(&format!("/tasks/{}/cancel", id.in_path()));
+        let Settings { cancel, .. } = &*self.settings;
+        let uri = self.uri(&cancel.path.replace(ID, &id.in_path()));
+        let (method, look_up) = (cancel.method.clone(), self.task(id));
         let (this, id) = (self.clone(), id.clone());
         async move {
             let settings = this.settings.clone();
-            let call = Call::with_key(Method::POST, uri?, IdempotencyKey::random());
+            let call = Call::with_key(method, uri?, IdempotencyKey::random()).once();
             let result = this.task_of(call).await;
             settings.end_of(&id, &result, &ErrorCode::TaskAlreadyComplete);
-            result
+            match result {
+                // It is cancelled all the same. The page says neither what the answer is, nor that a key counts here.
+                Err(Error::Unreadable(_)) => look_up.await,
+                result => result,
+            }
         }
+    }
+
+    /// Waits until a task has come to its end: [`WaitFor`] says how.
+    pub fn wait_for(&self, id: &TaskId) -> WaitFor<S, B> {
+        WaitFor::new(self.clone(), id.clone())
     }
 
     /// All tasks, in the order of Ploton's listing, as a stream.
@@ -326,3 +367,15 @@ impl<S, B> fmt::Debug for Ploton<S, B> {
             .finish_non_exhaustive()
     }
 }
+
+/// The path is none that a task can be cancelled by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidCancelPath(());
+
+impl fmt::Display for InvalidCancelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the path of the cancel call begins with a slash, has {id}, and no dot segment")
+    }
+}
+
+impl StdError for InvalidCancelPath {}

@@ -54,7 +54,7 @@ impl BaseUrl {
             return Err(InvalidBaseUrl(Fault::More));
         }
         let prefix = uri.path().strip_suffix('/').unwrap_or(uri.path());
-        if escapes(prefix) {
+        if prefix.ends_with('/') || escapes(prefix) {
             return Err(InvalidBaseUrl(Fault::Path));
         }
         Ok(Self {
@@ -222,6 +222,12 @@ impl Error for InvalidBaseUrl {}
 /// A path could have led out of the [`BaseUrl`], or does not begin with a slash. Nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathRefused(());
+
+impl PathRefused {
+    pub(super) const fn new() -> Self {
+        Self(())
+    }
+}
 
 impl fmt::Display for PathRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,5 +8,5 @@ use std::process::ExitCode;
 mod bulk;
 
 fn main() -> ExitCode {
-    bulk::main(std::env::args_os())
+    bulk::main(std::env::args_os()).into()
 }

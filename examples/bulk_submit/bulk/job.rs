@@ -128,13 +128,13 @@ type Parts = JoinSet<Result<(), BoxError>>;
 impl<S: PlotonService + Sync> Job<S> {
     async fn run(self: &Arc<Self>, options: &Options, capacity: usize) -> Result<(), BoxError> {
         let mut parts = Parts::new();
-        self.follow_what_runs(options.count, &mut parts).await?;
         // Twice as many as can be under way: there is always one that waits for a slot.
         let places = u32::try_from(capacity)
             .unwrap_or(u32::MAX / 2)
             .saturating_mul(2);
         let semaphore = Arc::new(Semaphore::new(places as usize));
         let all = async {
+            self.follow_what_runs(options.count, &mut parts).await?;
             self.submit(options, &semaphore, &mut parts).await?;
             // Every line has given its place back.
             let rest = semaphore.acquire_many(places);

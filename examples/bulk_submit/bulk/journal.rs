@@ -83,6 +83,17 @@ impl Journal {
         })
     }
 
+    /// A journal that can't be written.
+    #[cfg(test)]
+    pub(crate) fn broken(file: &Path) -> Self {
+        let file = || std::fs::File::open(file).unwrap();
+        Self {
+            sent: Appender::to(file()),
+            results: Appender::to(file()),
+            state: Mutex::default(),
+        }
+    }
+
     /// What is to be done with `line` at `now`. `force`: to send it, however long ago it was sent before.
     pub(crate) fn todo(&self, line: &Line, force: bool, now: SystemTime) -> Todo {
         let (key, mut state) = (line.key.as_str(), self.lock());

@@ -80,3 +80,43 @@ impl std::fmt::Display for Stopped {
 }
 
 impl std::error::Error for Stopped {}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use http::Response;
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+    use crate::bulk::journal::Broken;
+
+    fn create() -> Request<()> {
+        let request = Request::post("/v1/tasks").header("idempotency-key", "k");
+        request.body(()).unwrap()
+    }
+
+    /// The end of a request to a server that nothing may reach.
+    async fn end_of(layer: &WriteDown, request: Request<()>) -> BoxError {
+        let server = service_fn(async |_: Request<()>| -> Result<Response<()>, BoxError> {
+            panic!("it was sent");
+        });
+        layer.layer(server).oneshot(request).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_that_is_not_in_the_journal_and_nothing_after_a_stop() {
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bulk_broken.jsonl");
+        std::fs::write(&file, "").unwrap();
+        let (stopper, stop) = watch::channel(false);
+        let layer = WriteDown {
+            journal: Arc::new(Journal::broken(&file)),
+            stop,
+        };
+        let error = end_of(&layer, create()).await;
+        assert!(error.is::<Broken>(), "{error}");
+        stopper.send(true).unwrap();
+        let error = end_of(&layer, create()).await;
+        assert!(error.is::<Stopped>(), "{error}");
+    }
+}

@@ -285,4 +285,24 @@ mod tests {
             assert_eq!(stack.rate_limit_handle().snapshot().remaining, 999);
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_stacks_origin_is_that_of_its_task_limit_too() {
+        let origin = Origin::parse("http://127.0.0.1:8080").unwrap();
+        let limit = PlotonTaskLimit::new(Plan::Production);
+        let handle = limit.handle();
+        let stack = PlotonStack::new(
+            ApiKey::parse("pk_test_4f9d0c2b7a6e1583").unwrap(),
+            Plan::Production,
+        );
+        let stack = stack.origin(origin).tasks(limit);
+        let service = stack.layer(service_fn(async |_: Request<String>| {
+            Ok::<_, BoxError>(Response::new(String::new()))
+        }));
+        for (origin, running) in [("https://api.ploton.ai", 0), ("http://127.0.0.1:8080", 1)] {
+            let request = Request::post(format!("{origin}/v1/tasks")).body(String::new());
+            service.clone().oneshot(request.unwrap()).await.unwrap();
+            assert_eq!(handle.snapshot().running, running, "{origin}");
+        }
+    }
 }

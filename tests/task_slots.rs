@@ -27,9 +27,10 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tower::{BoxError, Layer, Service, ServiceExt};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 use tower_ploton::{
-    Plan, PlotonRetry, PlotonStack, PlotonTaskLimit, TaskLimitHandle, TaskSlot,
+    Plan, PlotonAuth, PlotonIdempotency, PlotonRateLimit, PlotonRetry, PlotonStack,
+    PlotonTaskLimit, TaskLimitHandle, TaskSlot,
     api::{NewTask, Ploton, TaskId, TaskStatus},
     mock::{FakePloton, Fault, TaskRecord, TaskStatus as Status},
 };
@@ -262,6 +263,54 @@ async fn what_runs_at_start_up_is_counted() {
     assert_eq!(handle.snapshot().running, 2);
     let counts = fake.counts();
     assert_eq!((counts.created, counts.refused), (12, 0));
+}
+
+/// Outside the retry layer, inside it and innermost: with the key that all attempts have, a task has one slot.
+#[tokio::test(start_paused = true)]
+async fn in_whatever_order_it_stands_no_task_is_refused_and_no_slot_is_doubled() {
+    for place in 0..4 {
+        let fake = fake()
+            .seed(place)
+            .latency(Duration::from_millis(50))
+            .task_duration(Duration::from_secs(5))
+            .fault_rate(Fault::CutBefore, 0.1)
+            .fault_rate(Fault::CutAfter, 0.1)
+            .fault_rate(Fault::Status(StatusCode::SERVICE_UNAVAILABLE), 0.1);
+        let limit = PlotonTaskLimit::new(plan());
+        let handle = limit.handle();
+        let at = |n| (place == n).then(|| limit.clone());
+        let service = ServiceBuilder::new()
+            .option_layer(at(0))
+            .layer(PlotonIdempotency::new())
+            .option_layer(at(1))
+            .layer(
+                PlotonRetry::new()
+                    .attempts(50)
+                    .quota(u32::MAX)
+                    .deadline(Duration::from_secs(3_600)),
+            )
+            .option_layer(at(2))
+            .layer(PlotonRateLimit::new(plan()))
+            .layer(PlotonAuth::new(key()))
+            .option_layer(at(3))
+            .map_err(BoxError::from)
+            .service(fake.clone());
+        let ploton = Ploton::new(service).task_limit(handle.clone());
+        let mut calls = JoinSet::new();
+        for n in 0..100 {
+            let ploton = ploton.clone();
+            calls.spawn(async move {
+                let new = NewTask::new(format!("task {n}")).unwrap();
+                let task = ploton.create_task(&new).await.unwrap();
+                ploton.wait_for(&task.id).await.unwrap();
+            });
+        }
+        calls.join_all().await;
+        let counts = fake.counts();
+        assert_eq!((counts.created, counts.duplicated), (100, 0), "{place}");
+        assert_eq!(counts.refused, 0, "{place}");
+        assert_eq!(handle.snapshot().running, 0, "{place}");
+    }
 }
 
 /// An answer whose body breaks is asked for again, with the same key: not with a second slot.

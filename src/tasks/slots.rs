@@ -245,14 +245,14 @@ impl Slots {
             self.finished(&task);
         }
         for task in tasks {
-            match self
-                .by_task
-                .get(task)
-                .copied()
-                .or_else(|| unbound.pop_front())
-            {
-                Some(number) => self.bind(number, task, now),
-                None => self.adopt(task.into(), now),
+            if let Some(number) = self.by_task.get(task) {
+                self.bind(*number, task, now);
+            } else if let Some(number) = unbound.pop_front() {
+                self.bind(number, task, now);
+                // Which task is in which slot is a guess, so a later request with the key must not rely on it.
+                self.forget_key(number);
+            } else {
+                self.adopt(task.into(), now);
             }
         }
         for number in unbound {

@@ -39,7 +39,7 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let one = || 0_usize..50;
     prop_oneof![
-        3 => prop::option::weighted(0.2, 0_u8..4).prop_map(Op::Come),
+        3 => prop::option::weighted(0.5, 0_u8..4).prop_map(Op::Come),
         4 => one().prop_map(Op::Ask),
         1 => one().prop_map(Op::Go),
         3 => one().prop_map(|n| Op::Answer(n, End::Created)),

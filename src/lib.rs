@@ -8,6 +8,7 @@ pub mod auth;
 pub mod base_url;
 #[cfg(feature = "client-core")]
 pub mod client;
+mod fate;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -25,6 +26,7 @@ mod plan;
 pub mod retry;
 pub mod stack;
 mod sync;
+pub mod tasks;
 mod timeout;
 
 pub use self::{
@@ -39,6 +41,7 @@ pub use self::{
     plan::Plan,
     retry::{PlotonReplay, PlotonRetry},
     stack::PlotonStack,
+    tasks::{PlotonTaskLimit, TaskLimitHandle, TaskSlot},
 };
 
 /// The guide's code, run as tests.

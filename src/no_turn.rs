@@ -1,4 +1,4 @@
-//! Why a request did not wait for its turn at the rate limit.
+//! Why a request did not wait for its turn at the rate limit or for a task slot.
 
 use std::{error::Error, fmt, time::Duration};
 
@@ -114,7 +114,51 @@ impl fmt::Display for DeadlineTooSoon {
 
 impl Error for DeadlineTooSoon {}
 
+/// No task came to its end in time, and so no slot came free: within
+/// [`PlotonTaskLimit::max_wait`](crate::PlotonTaskLimit::max_wait), or before the request's
+/// [`Deadline`](crate::Deadline). It was not sent.
+#[derive(Debug)]
+pub struct NoTaskSlot {
+    pub(crate) waited: Duration,
+    pub(crate) running: usize,
+}
+
+impl NoTaskSlot {
+    /// How long the request waited.
+    #[must_use]
+    pub const fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// How many tasks ran, as far as the task limit knows.
+    #[must_use]
+    pub const fn running(&self) -> usize {
+        self.running
+    }
+}
+
+/// "no task slot came free in 5.0 s, 10 tasks run"
+impl fmt::Display for NoTaskSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (waited, running) = (self.waited.as_secs_f64(), self.running);
+        let tasks = if running == 1 {
+            "task runs"
+        } else {
+            "tasks run"
+        };
+        write!(
+            f,
+            "no task slot came free in {waited:.1} s, {running} {tasks}"
+        )
+    }
+}
+
+impl Error for NoTaskSlot {}
+
 /// Whether it is one of the above: to wait and to ask again would be what was not allowed.
 pub(crate) fn did_not_wait(error: &(dyn Error + 'static)) -> bool {
-    error.is::<QueueFull>() || error.is::<WaitTooLong>() || error.is::<DeadlineTooSoon>()
+    error.is::<QueueFull>()
+        || error.is::<WaitTooLong>()
+        || error.is::<DeadlineTooSoon>()
+        || error.is::<NoTaskSlot>()
 }

@@ -13,11 +13,12 @@ use tower::{BoxError, Layer, Service};
 
 use crate::{
     auth::{AuthService, KeyHandle, PlotonAuth},
-    idempotency::{self, IdempotencyService, PlotonIdempotency},
+    idempotency::{IdempotencyService, PlotonIdempotency},
     limit::{PlotonRateLimit, RateLimitHandle, RateLimitService},
     origin::Origin,
     plan::Plan,
-    retry::{self, PlotonRetry, RetryBody, RetryHandle, RetryService},
+    retry::{PlotonRetry, RetryBody, RetryHandle, RetryService},
+    tasks::{self, PlotonTaskLimit, TaskLimitService},
     timeout::Timeout,
 };
 
@@ -62,6 +63,7 @@ pub struct PlotonStack {
     retry: PlotonRetry,
     rate_limit: PlotonRateLimit,
     auth: PlotonAuth,
+    tasks: Option<PlotonTaskLimit>,
     attempt_timeout: Duration,
     plan: Plan,
     /// `Some` where the layers' own origins do not count.
@@ -77,6 +79,7 @@ impl PlotonStack {
             retry: PlotonRetry::new().plan(plan),
             rate_limit: PlotonRateLimit::new(plan),
             auth: auth.into(),
+            tasks: None,
             attempt_timeout: Duration::from_secs(30),
             plan,
             origin: None,
@@ -127,6 +130,27 @@ impl PlotonStack {
         self.auth.key_handle()
     }
 
+    /// A limit on the tasks that run at once, outermost: a request waits for its slot before anything else. Default: none.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use tower_ploton::{ApiKey, Plan, PlotonStack, PlotonTaskLimit};
+    ///
+    /// # fn main() -> Result<(), tower_ploton::InvalidApiKey> {
+    /// let key = ApiKey::parse("pk_test_4f9d0c2b7a6e1583")?;
+    /// let limit = PlotonTaskLimit::new(Plan::Production);
+    /// let handle = limit.handle();
+    /// let stack = PlotonStack::new(key, Plan::Production).tasks(limit);
+    /// assert_eq!(handle.snapshot().capacity, 100);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn tasks(mut self, limit: PlotonTaskLimit) -> Self {
+        self.tasks = Some(limit);
+        self
+    }
+
     /// Shows what is left of the retries' quota.
     #[must_use]
     pub fn retry_handle(&self) -> RetryHandle {
@@ -145,6 +169,11 @@ impl<S> Layer<S> for PlotonStack {
 
     fn layer(&self, inner: S) -> Self::Service {
         let timed = Timeout::new(inner, self.attempt_timeout);
+        let tasks = self.tasks.clone();
+        let tasks = match &self.origin {
+            None => tasks,
+            Some(origin) => tasks.map(|limit| limit.origin(origin.clone())),
+        };
         let limited = match self.origin.clone() {
             None => self.rate_limit.layer(self.auth.layer(timed)),
             Some(origin) => {
@@ -153,8 +182,9 @@ impl<S> Layer<S> for PlotonStack {
                 rate_limit.layer(auth.layer(timed))
             }
         };
+        let keyed = self.idempotency.layer(self.retry.layer(limited));
         StackService {
-            inner: self.idempotency.layer(self.retry.layer(limited)),
+            inner: TaskLimitService::new(keyed, tasks),
         }
     }
 }
@@ -162,8 +192,11 @@ impl<S> Layer<S> for PlotonStack {
 /// The service that [`PlotonStack`] makes.
 #[derive(Clone, Debug)]
 pub struct StackService<S> {
-    inner: IdempotencyService<RetryService<Limited<S>>>,
+    inner: TaskLimitService<Keyed<S>>,
 }
+
+/// What has one idempotency key.
+type Keyed<S> = IdempotencyService<RetryService<Limited<S>>>;
 
 /// What an attempt goes through.
 type Limited<S> = RateLimitService<AuthService<Timeout<S>>>;
@@ -198,9 +231,11 @@ pin_project! {
         S: Service<Request<B>, Response = Response<R>>,
         S: Clone,
         S::Error: Into<BoxError>,
+        B: RetryBody,
+        R: Body,
     {
         #[pin]
-        response: idempotency::ResponseFuture<retry::ResponseFuture<Limited<S>, B, R>>,
+        response: tasks::ResponseFuture<Keyed<S>, B>,
     }
 }
 
@@ -253,6 +288,26 @@ mod tests {
             assert_eq!(stack.rate_limit_handle().snapshot().remaining, 999);
             assert!(!gets_the_key(&stack, "https://api.ploton.ai").await);
             assert_eq!(stack.rate_limit_handle().snapshot().remaining, 999);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_stacks_origin_is_that_of_its_task_limit_too() {
+        let origin = Origin::parse("http://127.0.0.1:8080").unwrap();
+        let limit = PlotonTaskLimit::new(Plan::Production);
+        let handle = limit.handle();
+        let stack = PlotonStack::new(
+            ApiKey::parse("pk_test_4f9d0c2b7a6e1583").unwrap(),
+            Plan::Production,
+        );
+        let stack = stack.origin(origin).tasks(limit);
+        let service = stack.layer(service_fn(async |_: Request<String>| {
+            Ok::<_, BoxError>(Response::new(String::new()))
+        }));
+        for (origin, running) in [("https://api.ploton.ai", 0), ("http://127.0.0.1:8080", 1)] {
+            let request = Request::post(format!("{origin}/v1/tasks")).body(String::new());
+            service.clone().oneshot(request.unwrap()).await.unwrap();
+            assert_eq!(handle.snapshot().running, running, "{origin}");
         }
     }
 }

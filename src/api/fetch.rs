@@ -142,7 +142,7 @@ where
         };
         if !unreadable.broke_off() || made >= call.most {
             unreadable.calls = made;
-            unreadable.idempotency_key = call.key;
+            unreadable.idempotency_key = call.key.map(Box::new);
             return Err(Error::Unreadable(unreadable));
         }
         tokio::time::sleep(pause(made, rand::random())).await;

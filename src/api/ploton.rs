@@ -6,18 +6,21 @@ use bytes::Bytes;
 use http::{Method, Uri};
 use http_body_util::Full;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use super::{
+    errors::ErrorCode,
     failure::Error,
     fetch::{Call, Fetching, fetch},
     pages::{PageSize, Pages},
     service::PlotonService,
-    tasks::{NewTask, Task, TaskId},
+    tasks::{NewTask, Task, TaskId, TaskStatus},
     wait::WaitFor,
 };
 use crate::{
     base_url::{BaseUrl, PathRefused},
     idempotency_key::IdempotencyKey,
+    tasks::{TaskLimitHandle, TaskSlot},
 };
 
 /// Ploton's calls, over any service: a [`PlotonStack`](crate::PlotonStack) over an HTTP client, or whatever else is a
@@ -70,6 +73,7 @@ struct Settings {
     fetching: Fetching,
     cancel: Cancel,
     on_task: Option<Arc<dyn Fn(&Task) + Send + Sync>>,
+    task_limit: Option<TaskLimitHandle>,
 }
 
 #[derive(Clone)]
@@ -107,6 +111,7 @@ where
                     path: Cow::Borrowed("/tasks/{id}/cancel"),
                 },
                 on_task: None,
+                task_limit: None,
             }),
             body: PhantomData,
         }
@@ -144,6 +149,74 @@ where
         self.set(|settings| settings.on_task = Some(Arc::new(watch)))
     }
 
+    /// Tells a [`PlotonTaskLimit`](crate::PlotonTaskLimit) what becomes of each task that an answer holds. A task that is
+    /// created has its slot bound to it even without. Default: nobody.
+    #[must_use]
+    pub fn task_limit(self, limit: TaskLimitHandle) -> Self {
+        self.set(|settings| settings.task_limit = Some(limit))
+    }
+
+    /// Lists all tasks, and hands over those that run; the [task limit](Self::task_limit) is told which they are.
+    ///
+    /// At start-up it counts what earlier runs and other programs began. Later it settles what the limit does not know: of
+    /// requests that broke off whether they created a task, and of tasks that nobody asks for whether they have ended.
+    ///
+    /// It costs a request for every 100 tasks that there ever were.
+    ///
+    /// # Errors
+    ///
+    /// As the client's page says; nothing is told to the limit then.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use tower::Layer;
+    /// use tower_ploton::{
+    ///     ApiKey, Plan, PlotonStack, PlotonTaskLimit,
+    ///     api::{NewTask, Ploton},
+    ///     mock::FakePloton,
+    /// };
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let fake = FakePloton::new();
+    /// # let key = ApiKey::parse("pk_test_4f9d0c2b7a6e1583")?;
+    /// # let earlier = PlotonStack::new(key.clone(), Plan::Prototyping).layer(fake.clone());
+    /// # Ploton::new(earlier).create_task(&NewTask::new("Summarise invoice 41")?).await?;
+    /// let limit = PlotonTaskLimit::new(Plan::Prototyping);
+    /// let handle = limit.handle();
+    /// let stack = PlotonStack::new(key, Plan::Prototyping).tasks(limit);
+    /// let ploton = Ploton::new(stack.layer(fake)).task_limit(handle.clone());
+    ///
+    /// assert_eq!(ploton.running_tasks().await?.len(), 1); // of an earlier run
+    /// let task = ploton.create_task(&NewTask::new("Summarise invoice 42")?).await?;
+    /// assert_eq!(handle.snapshot().running, 2);
+    ///
+    /// ploton.cancel_task(&task.id).await?;
+    /// assert_eq!(handle.snapshot().running, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn running_tasks(
+        &self,
+    ) -> impl Future<Output = Result<Vec<Task>, Error>> + Send + 'static + use<S, B> {
+        let this = self.clone();
+        async move {
+            let asked = Instant::now();
+            let (mut tasks, mut running) = (this.tasks(), Vec::new());
+            while let Some(task) = tasks.next().await {
+                let task = task?;
+                if task.status == TaskStatus::Running {
+                    running.push(task);
+                }
+            }
+            if let Some(limit) = &this.settings.task_limit {
+                limit.listed(running.iter().map(|task| task.id.as_str()), asked);
+            }
+            Ok(running)
+        }
+    }
+
     /// Creates a task.
     ///
     /// # Errors
@@ -176,15 +249,20 @@ where
         id: &TaskId,
     ) -> impl Future<Output = Result<Task, Error>> + Send + 'static + use<S, B> {
         let uri = self.uri(&format!("/tasks/{}", id.in_path()));
-        let this = self.clone();
-        async move { this.task_of(Call::get(uri?)).await }
+        let (this, id) = (self.clone(), id.clone());
+        async move {
+            let settings = this.settings.clone();
+            let result = this.task_of(Call::get(uri?)).await;
+            settings.end_of(&id, &result, &ErrorCode::TaskNotFound);
+            result
+        }
     }
 
     /// Cancels a task, and says what became of it. Where the answer does not show it, the task is looked up.
     ///
     /// # Errors
     ///
-    /// As the client's page says; [`ErrorCode::TaskAlreadyComplete`](super::ErrorCode::TaskAlreadyComplete) where it had
+    /// As the client's page says; [`ErrorCode::TaskAlreadyComplete`] where it had
     /// finished before.
     pub fn cancel_task(
         &self,
@@ -193,10 +271,13 @@ where
         let Settings { cancel, .. } = &*self.settings;
         let uri = self.uri(&cancel.path.replace(ID, &id.in_path()));
         let (method, look_up) = (cancel.method.clone(), self.task(id));
-        let this = self.clone();
+        let (this, id) = (self.clone(), id.clone());
         async move {
+            let settings = this.settings.clone();
             let call = Call::with_key(method, uri?, IdempotencyKey::random()).once();
-            match this.task_of(call).await {
+            let result = this.task_of(call).await;
+            settings.end_of(&id, &result, &ErrorCode::TaskAlreadyComplete);
+            match result {
                 // It is cancelled all the same. The page says neither what the answer is, nor that a key counts here.
                 Err(Error::Unreadable(_)) => look_up.await,
                 result => result,
@@ -212,9 +293,12 @@ where
     /// All tasks, in the order of Ploton's listing, as a stream.
     #[must_use = "a stream does nothing until it is polled"]
     pub fn tasks(&self) -> Pages<Task, S, B> {
-        let watch = self.settings.on_task.clone();
-        self.pages("/tasks", PageSize::default())
-            .watched(watch.map(|watch| Box::new(move |task: &Task| watch(task)) as _))
+        let settings = self.settings.clone();
+        let is_watched = settings.on_task.is_some() || settings.task_limit.is_some();
+        self.pages("/tasks", PageSize::default()).watched(
+            // The page may have come long before its items are read: one that ran then may have ended.
+            is_watched.then(|| Box::new(move |task: &Task| settings.saw(task)) as _),
+        )
     }
 
     /// Another listing, whose items are read as `T`: [`Pages`] says how.
@@ -231,11 +315,38 @@ where
 
     /// Makes a call that a task comes back from.
     async fn task_of(self, call: Call) -> Result<Task, Error> {
-        let (_, task) = fetch(self.service.clone(), call, self.settings.fetching).await?;
-        if let Some(watch) = &self.settings.on_task {
-            watch(&task);
+        let (head, task): (_, Task) =
+            fetch(self.service.clone(), call, self.settings.fetching).await?;
+        if let Some(slot) = head.extensions.get::<TaskSlot>() {
+            slot.bind(task.id.as_str());
         }
+        if let (Some(limit), TaskStatus::Running) = (&self.settings.task_limit, &task.status) {
+            limit.running(task.id.as_str());
+        }
+        self.settings.saw(&task);
         Ok(task)
+    }
+}
+
+impl Settings {
+    /// Tells of a task that does not run any more, as this error says.
+    fn end_of(&self, id: &TaskId, result: &Result<Task, Error>, gone: &ErrorCode) {
+        let is_gone = result
+            .as_ref()
+            .is_err_and(|error| error.code() == Some(gone));
+        if let Some(limit) = self.task_limit.as_ref().filter(|_| is_gone) {
+            limit.finished(id.as_str());
+        }
+    }
+
+    /// Tells of a task that may be older news.
+    fn saw(&self, task: &Task) {
+        if let Some(limit) = self.task_limit.as_ref().filter(|_| task.status.is_final()) {
+            limit.finished(task.id.as_str());
+        }
+        if let Some(watch) = &self.on_task {
+            watch(task);
+        }
     }
 }
 

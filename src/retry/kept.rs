@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{RetryBody, headers::KeptHeaders};
 use crate::{
+    fate::Fate,
     idempotency_key::{IdempotencyKey, KEY_LIFE},
     logical::LogicalRequest,
 };
@@ -132,6 +133,11 @@ impl<B> Kept<B> {
     /// When the attempt was sent whose API key it is to carry, by the word of another retry layer outside.
     pub(super) fn pinned(&self) -> Option<Instant> {
         self.logical()?.pinned
+    }
+
+    /// `Some` where a layer outside asks whether it was processed.
+    pub(super) fn fate(&self) -> Option<&Fate> {
+        Fate::of(&self.head.extensions)
     }
 
     fn logical(&self) -> Option<&LogicalRequest> {

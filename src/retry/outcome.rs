@@ -91,7 +91,7 @@ impl<'a> AttemptEnd<'a> {
 
     /// Whether the server may have processed it, whatever anybody says: unless the answer is a 4xx, or it is known that
     /// nothing was sent. Of a final error that is not known: a deadline may have ended it.
-    fn may_have_been_processed(&self) -> bool {
+    pub(super) fn may_have_been_processed(&self) -> bool {
         match self.result {
             Ok((status, _)) => !status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT,
             Err(_) => self.outcome != Outcome::NotSent,

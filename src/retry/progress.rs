@@ -13,6 +13,7 @@ use super::{
     quota::{Paid, Spent},
 };
 use crate::{
+    fate,
     headers::{self, retry_after::Hint},
     idempotency_key::IDEMPOTENCY_KEY,
     logical::{Attempts, KeyRenewed},
@@ -118,9 +119,11 @@ impl<B> Progress<B> {
         request: Request<B>,
         send: impl FnOnce(Request<B>) -> F,
     ) -> Option<F> {
+        self.kept.fate().inspect(|fate| fate.watch());
         let sent = self.is_in_time(self.started) && self.kept.expired_key().is_none();
         sent.then(|| {
             self.made = 1;
+            self.kept.fate().inspect(|fate| fate.sent());
             self.span.in_scope(|| send(request))
         })
     }
@@ -136,6 +139,7 @@ impl<B> Progress<B> {
         self.spent = Some(paid.spend());
         self.made = self.made.saturating_add(1);
         self.sent = now;
+        self.kept.fate().inspect(|fate| fate.sent());
         Some(send(request))
     }
 
@@ -205,17 +209,21 @@ impl<B> Progress<B> {
                 (Err(&**error as _), outcome, Err(kind))
             }
         };
-        let outcome = rules.judge(&AttemptEnd {
+        let end = AttemptEnd {
             method: self.kept.method(),
             has_key: self.kept.has_key(),
             number: self.made,
             result: seen,
             outcome,
-        });
-        let outcome = match outcome {
+        };
+        let outcome = match rules.judge(&end) {
             Outcome::Unauthorized if self.renewed => Outcome::Final,
             outcome => outcome,
         };
+        let was_refused = outcome != Outcome::Ambiguous && !end.may_have_been_processed();
+        if was_refused || seen.err().is_some_and(fate::was_not_sent) {
+            self.kept.fate().inspect(|fate| fate.was_not_processed());
+        }
         let hint = seen
             .ok()
             .and_then(|(status, headers)| headers::hint(status, headers, &self.settings.wall, now));

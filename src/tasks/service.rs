@@ -1,0 +1,189 @@
+//! The service that waits for a slot, and its future.
+
+use std::{
+    fmt, mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tower::{BoxError, Service};
+
+use super::{
+    PlotonTaskLimit,
+    place::{Call, Place},
+};
+use crate::{idempotency_key::IdempotencyKey, logical::LogicalRequest};
+
+/// The service that [`PlotonTaskLimit`] makes. A clone shares the slots.
+#[derive(Clone, Debug)]
+pub struct TaskLimitService<S> {
+    inner: S,
+    /// `None` in a stack without a limit.
+    layer: Option<PlotonTaskLimit>,
+}
+
+impl<S> TaskLimitService<S> {
+    pub(crate) const fn new(inner: S, layer: Option<PlotonTaskLimit>) -> Self {
+        Self { inner, layer }
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for TaskLimitService<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+{
+    type Response = Response<R>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, B>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let layer = self.layer.as_ref();
+        let Some(layer) = layer.filter(|layer| layer.acts_for(&request)) else {
+            let response = self.inner.call(request);
+            let call = None;
+            return ResponseFuture {
+                state: State::Sent { response, call },
+            };
+        };
+        let key = IdempotencyKey::of(request.headers());
+        let key = key.or_else(|| request.extensions().get().cloned());
+        let deadline = LogicalRequest::deadline(request.extensions());
+        let mut place = Place::new(layer.shared.clone(), key, layer.max_wait, deadline);
+        let state = match place.slot_now() {
+            Ok(Some(mut call)) => {
+                call.send(request.extensions_mut());
+                State::Sent {
+                    response: self.inner.call(request),
+                    call: Some(call),
+                }
+            }
+            failed_or_later => {
+                // The inner service's readiness is given back: the clone has none.
+                let not_ready = self.inner.clone();
+                drop(mem::replace(&mut self.inner, not_ready.clone()));
+                match failed_or_later {
+                    Err(error) => State::Refused {
+                        error: Some(error.into()),
+                    },
+                    Ok(_) => State::Waiting {
+                        place,
+                        service: not_ready,
+                        request: Some(request),
+                    },
+                }
+            }
+        };
+        ResponseFuture { state }
+    }
+}
+
+pin_project! {
+    /// The future of [`TaskLimitService`]; dropping it cancels the request and leaves the queue. A request that was sent
+    /// keeps its slot then, as nobody knows its fate.
+    pub struct ResponseFuture<S, B>
+    where
+        S: Service<Request<B>>,
+    {
+        #[pin]
+        state: State<S, S::Future, B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, F, B> {
+        /// It waits for a slot.
+        Waiting { place: Place, service: S, request: Option<Request<B>> },
+        /// It has a slot, and waits until the inner service is ready.
+        GettingReady { call: Option<Call>, service: S, request: Option<Request<B>> },
+        /// `call` is `None` where it needs no slot.
+        Sent { #[pin] response: F, call: Option<Call> },
+        /// It may not wait.
+        Refused { error: Option<BoxError> },
+    }
+}
+
+impl<S, B, R> Future for ResponseFuture<S, B>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+{
+    type Output = Result<Response<R>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let next = match state.as_mut().project() {
+                // Waiting => (GettingReady | done)
+                StateProj::Waiting {
+                    place,
+                    service,
+                    request,
+                } => State::GettingReady {
+                    call: Some(ready!(place.poll_slot(cx))?),
+                    service: service.clone(),
+                    request: request.take(),
+                },
+                // GettingReady => (Sent | done)
+                StateProj::GettingReady {
+                    call,
+                    service,
+                    request,
+                } => {
+                    if let Err(error) = ready!(service.poll_ready(cx)) {
+                        // Its slot is free: nothing was sent.
+                        drop(call.take());
+                        return Poll::Ready(Err(error.into()));
+                    }
+                    let (Some(mut request), Some(mut call)) = (request.take(), call.take()) else {
+                        return Poll::Pending;
+                    };
+                    call.send(request.extensions_mut());
+                    State::Sent {
+                        response: service.call(request),
+                        call: Some(call),
+                    }
+                }
+                // Sent => done
+                StateProj::Sent { response, call } => {
+                    let mut result = ready!(response.poll(cx)).map_err(Into::into);
+                    match (&mut result, call.take()) {
+                        (Ok(response), Some(call)) => {
+                            let status = response.status();
+                            call.answered(status, response.extensions_mut());
+                        }
+                        (Err(error), Some(call)) => call.failed(error),
+                        (_, None) => {}
+                    }
+                    return Poll::Ready(result);
+                }
+                // Refused => done
+                StateProj::Refused { error } => {
+                    return error
+                        .take()
+                        .map_or(Poll::Pending, |error| Poll::Ready(Err(error)));
+                }
+            };
+            state.set(next);
+        }
+    }
+}
+
+impl<S, B> fmt::Debug for ResponseFuture<S, B>
+where
+    S: Service<Request<B>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let waiting = matches!(self.state, State::Waiting { .. });
+        f.debug_struct("ResponseFuture")
+            .field("waiting", &waiting)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,75 @@
+//! The slots and the queue behind one short lock.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+use super::{
+    TaskLimitSnapshot,
+    queue::{Outlook, Queue, Wakers},
+    slots::Slots,
+};
+
+/// What all services made by one layer share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) slots: Slots,
+    pub(super) queue: Queue,
+}
+
+impl Shared {
+    pub(super) fn new(capacity: u32) -> Self {
+        Self {
+            state: Mutex::new(State {
+                slots: Slots::new(capacity),
+                queue: Queue::default(),
+            }),
+        }
+    }
+
+    /// Changes the state, and then serves those who wait.
+    pub(super) fn change<T>(
+        &self,
+        change: impl FnOnce(&mut State, Instant, &mut Wakers) -> T,
+    ) -> T {
+        let mut wakers = Wakers::default();
+        let mut state = self.lock();
+        // Read under the lock, so that time goes back for no thread.
+        let now = Instant::now();
+        state.slots.expire(now);
+        let result = change(&mut state, now, &mut wakers);
+        let outlook = state.outlook(now);
+        state.queue.serve(outlook, &mut wakers);
+        drop(state);
+        wakers.wake();
+        result
+    }
+
+    pub(super) fn snapshot(&self) -> TaskLimitSnapshot {
+        self.change(|state, _, _| TaskLimitSnapshot {
+            capacity: state.slots.capacity(),
+            running: state.slots.taken(),
+            unsettled: state.slots.unsettled(),
+            waiting: state.queue.waiting(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    pub(super) fn outlook(&self, now: Instant) -> Outlook {
+        Outlook {
+            now,
+            free: self.slots.free(),
+            next_end: self.slots.next_end(),
+        }
+    }
+}

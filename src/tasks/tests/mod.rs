@@ -1,0 +1,4 @@
+mod properties;
+mod queue;
+mod service;
+mod slots;

@@ -1,0 +1,455 @@
+//! `examples/bulk_submit`, killed and begun again: each line has its task, once.
+#![cfg(all(feature = "json", feature = "mock"))]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
+
+#[path = "../examples/bulk_submit/bulk/mod.rs"]
+mod bulk;
+mod support;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    env, fs,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio, exit},
+    thread::sleep,
+    time::{Duration, SystemTime},
+};
+
+use http::{Method, StatusCode};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde_json::Value;
+use tower_ploton::mock::{FakePloton, FakeServer, Fault};
+
+use support::KEY;
+
+/// Where the child finds its arguments.
+const ARGS: &str = "BULK_SUBMIT_ARGS";
+const PLAN: &str = "60000/50";
+
+/// Not a test but the program, where this executable was started to be it.
+#[test]
+fn the_program() {
+    if let Ok(args) = env::var(ARGS) {
+        let args: Vec<String> = serde_json::from_str(&args).unwrap();
+        exit(bulk::main(args.into_iter().map(Into::into)).into());
+    }
+}
+
+/// A folder of its own, a fake Ploton, and the program's files.
+struct Job {
+    folder: PathBuf,
+    fake: FakePloton,
+    server: FakeServer,
+}
+
+impl Job {
+    async fn new(name: &str, prompts: &str) -> Self {
+        let fake = FakePloton::new()
+            .accept_key(KEY)
+            .concurrent_tasks(NonZeroU32::new(50).unwrap())
+            .task_duration(Duration::from_millis(50));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bulk_{name}"));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("prompts.txt"), prompts).unwrap();
+        let server = fake.listen().await.unwrap();
+        Self {
+            folder,
+            fake,
+            server,
+        }
+    }
+
+    fn start(&self, more: &[&str]) -> Child {
+        let path = |name| self.folder.join(name).to_str().unwrap().to_owned();
+        let url = format!("{}/v1", self.server.url());
+        let mut args = vec!["bulk_submit".to_owned(), path("prompts.txt")];
+        args.extend(["--out".to_owned(), path("results.jsonl")]);
+        args.extend(["--base-url", &url, "--plan", PLAN].map(str::to_owned));
+        args.extend(more.iter().map(|more| (*more).to_owned()));
+        Command::new(env::current_exe().unwrap())
+            .args(["--exact", "the_program", "--nocapture"])
+            .env(ARGS, serde_json::to_string(&args).unwrap())
+            .env("PLOTON_API_KEY", KEY)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    fn run(&self, more: &[&str]) -> Run {
+        Run(self.start(more).wait_with_output().unwrap())
+    }
+
+    /// POSTs that reached the fake.
+    fn posts(&self) -> usize {
+        let attempts = self.fake.attempts();
+        let posts = attempts
+            .iter()
+            .filter(|attempt| attempt.method == Method::POST);
+        posts.count()
+    }
+
+    fn lines(&self, file: &str) -> Vec<Value> {
+        let text = fs::read_to_string(self.folder.join(file)).unwrap();
+        // Half a line may be at the end.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        fs::write(self.folder.join(file), text).unwrap();
+    }
+
+    /// Each line of the prompts has one task, and one result that names it.
+    fn assert_each_once(&self) {
+        let created: HashMap<_, _> = self
+            .fake
+            .tasks()
+            .into_iter()
+            .map(|task| (task.prompt, task.id))
+            .collect();
+        assert_eq!(
+            created.len(),
+            self.fake.tasks().len(),
+            "one was created twice"
+        );
+        let prompts = fs::read_to_string(self.folder.join("prompts.txt")).unwrap();
+        let expected: BTreeMap<u64, &String> = (1..)
+            .zip(prompts.lines().map(|prompt| &created[prompt]))
+            .collect();
+        let results = self.lines("results.jsonl");
+        let told: BTreeMap<u64, String> = results
+            .iter()
+            .map(|line| {
+                (
+                    line["line"].as_u64().unwrap(),
+                    line["id"].as_str().unwrap().to_owned(),
+                )
+            })
+            .collect();
+        assert_eq!(told.len(), results.len(), "one was told twice");
+        assert!(told.iter().map(|(n, id)| (*n, id)).eq(expected), "{told:?}");
+        assert_eq!(created.len(), told.len());
+    }
+}
+
+/// A run that came to its end.
+struct Run(Output);
+
+impl Run {
+    fn code(&self) -> i32 {
+        self.0.status.code().expect("it was not killed")
+    }
+
+    fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.0.stderr).into_owned()
+    }
+
+    /// The number behind `name =` in the summary.
+    fn count(&self, name: &str) -> u64 {
+        let text = String::from_utf8_lossy(&self.0.stdout).into_owned();
+        let mut lines = text.lines().filter_map(|line| line.split_once(" = "));
+        let count = lines.find_map(|(key, count)| (key == name).then(|| count.parse().unwrap()));
+        count.unwrap_or_else(|| panic!("{text}\n{}", self.stderr()))
+    }
+}
+
+fn prompts(count: usize) -> String {
+    (1..=count)
+        .map(|n| format!("Summarise invoice {n}\n"))
+        .collect()
+}
+
+/// Waits until the fake has seen so many POSTs; whether the child still ran then.
+fn wait_for_posts(job: &Job, child: &mut Child, posts: usize) -> bool {
+    while job.posts() < posts {
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        sleep(Duration::from_millis(1));
+    }
+    true
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_prompts_and_twenty_kills_and_each_is_created_once() {
+    let mut job = Job::new("killed", &prompts(500)).await;
+    job.fake = job
+        .fake
+        .clone()
+        .latency(Duration::from_millis(5))
+        .fault_rate(Fault::CutAfter, 0.02)
+        .fault_rate(Fault::CutBefore, 0.02)
+        .fault_rate(Fault::Status(StatusCode::INTERNAL_SERVER_ERROR), 0.02);
+    let mut random = StdRng::seed_from_u64(500);
+    let mut kills = 0;
+    while kills < 20 {
+        let mut child = job.start(&[]);
+        let posts = job.posts() + random.random_range(1..25);
+        let runs = wait_for_posts(&job, &mut child, posts);
+        child.kill().unwrap();
+        let end = child.wait().unwrap();
+        assert!(
+            runs && !end.success(),
+            "it was done before it was killed {kills} times"
+        );
+        kills += 1;
+
+        // What left was written down before.
+        let journal = job.lines("results.jsonl.journal");
+        let written: HashSet<_> = journal
+            .iter()
+            .filter_map(|line| line["key"].as_str())
+            .collect();
+        for attempt in job.fake.attempts() {
+            let key = attempt.idempotency_key.as_deref();
+            assert!(key.is_none_or(|key| written.contains(key)), "{key:?}");
+        }
+        assert_eq!(
+            written.len(),
+            journal.len(),
+            "a line is written down at its first sending only"
+        );
+    }
+    let before = job.fake.tasks().len();
+    assert!((20..500).contains(&before), "{before} were created by then");
+    let mut run = job.run(&[]);
+    // A line that failed four times is for the next run.
+    for _ in 0..5 {
+        if run.code() == 0 {
+            break;
+        }
+        assert_eq!(
+            (run.code(), run.count("unknown")),
+            (1, 0),
+            "{}",
+            run.stderr()
+        );
+        run = job.run(&[]);
+    }
+    assert_eq!(run.count("created") + run.count("created.earlier"), 500);
+    assert_eq!(job.fake.counts().created, 500);
+    job.assert_each_once();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_line_at_the_end_of_a_file_is_cut_off() {
+    let job = Job::new("half", &prompts(3)).await;
+    assert_eq!(job.run(&[]).code(), 0);
+    let results = fs::read_to_string(job.folder.join("results.jsonl")).unwrap();
+    job.write("results.jsonl", &results[..results.len() - 20]);
+    let journal = fs::read_to_string(job.folder.join("results.jsonl.journal")).unwrap();
+    job.write(
+        "results.jsonl.journal",
+        &format!("{journal}{{\"line\":4,\"ke"),
+    );
+    let run = job.run(&[]);
+    assert_eq!(run.code(), 0, "{}", run.stderr());
+    assert_eq!((run.count("created"), run.count("created.earlier")), (1, 2));
+    job.assert_each_once();
+    assert_eq!(job.lines("results.jsonl.journal").len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_sent_too_long_ago_is_told_and_sent_by_force_only() {
+    let job = Job::new("unknown", &prompts(2)).await;
+    assert_eq!(job.run(&[]).code(), 0);
+    let sent = |hours: u64| {
+        let at = SystemTime::now() - Duration::from_secs(hours * 3_600);
+        let at = humantime::format_rfc3339_seconds(at).to_string();
+        let lines = job
+            .lines("results.jsonl.journal")
+            .into_iter()
+            .map(|mut line| {
+                line["sent"] = at.clone().into();
+                format!("{line}\n")
+            });
+        lines.collect::<String>()
+    };
+    // Neither is known to have a task.
+    job.write("results.jsonl.journal", &sent(24));
+    job.write("results.jsonl", "");
+    let (run, posts) = (job.run(&[]), job.posts());
+    assert_eq!((run.code(), run.count("unknown"), posts), (1, 2, 2));
+    assert!(run.stderr().contains("line 2: sent at"), "{}", run.stderr());
+
+    job.write("results.jsonl.journal", &sent(22));
+    let run = job.run(&[]);
+    assert_eq!((run.code(), run.count("created")), (0, 2));
+    job.assert_each_once();
+
+    job.write("results.jsonl.journal", &sent(24));
+    job.write("results.jsonl", "");
+    let run = job.run(&["--force"]);
+    assert_eq!((run.code(), run.count("created")), (0, 2));
+    // It is as new again.
+    job.write("results.jsonl", "");
+    assert_eq!(job.run(&[]).code(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_lines_are_told_with_their_numbers_and_the_rest_is_done() {
+    let lines = format!("first\n\n{}\nfourth", "x".repeat(10_001));
+    let job = Job::new("bad", &lines).await;
+    let run = job.run(&[]);
+    assert_eq!(
+        (run.code(), run.count("bad"), run.count("created")),
+        (1, 1, 2)
+    );
+    assert!(
+        run.stderr()
+            .contains("line 3: the prompt has 10001 characters"),
+        "{}",
+        run.stderr()
+    );
+
+    let lines = "{\"prompt\":\"one\",\"tool\":\"crm\"}\n\"two\"\n{\"promt\":\"three\"}\n[4]\n{\n";
+    let job = Job::new("json", lines).await;
+    let run = job.run(&["--json-lines"]);
+    assert_eq!(
+        (run.code(), run.count("bad"), run.count("created")),
+        (1, 3, 2)
+    );
+    for number in 3..=5 {
+        assert!(
+            run.stderr().contains(&format!("line {number}: ")),
+            "{}",
+            run.stderr()
+        );
+    }
+    let mut created: Vec<_> = job
+        .fake
+        .tasks()
+        .into_iter()
+        .map(|task| task.prompt)
+        .collect();
+    created.sort();
+    assert_eq!(created, ["one", "two"]);
+}
+
+/// A refusal is no unclear end, however long ago it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_was_refused_is_sent_again() {
+    let job = Job::new("refused", &prompts(2)).await;
+    let refusal = || job.fake.fail_next(Fault::Status(StatusCode::FORBIDDEN));
+    refusal();
+    refusal();
+    let run = job.run(&["--no-count"]);
+    assert_eq!((run.code(), run.count("failed")), (1, 2));
+    assert!(run.stderr().contains("line 1: 403"), "{}", run.stderr());
+    let journal = job.lines("results.jsonl.journal");
+    let old = journal.into_iter().map(|mut line| {
+        if line.get("sent").is_some() {
+            line["sent"] = "2020-01-01T00:00:00Z".into();
+        }
+        format!("{line}\n")
+    });
+    job.write("results.jsonl.journal", &old.collect::<String>());
+    assert_eq!(job.run(&[]).code(), 0);
+    job.assert_each_once();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_are_followed_to_their_end_also_those_of_an_earlier_run() {
+    let mut job = Job::new("followed", &prompts(20)).await;
+    job.fake = job.fake.clone().task_duration(None);
+    let mut child = job.start(&["--wait"]);
+    assert!(wait_for_posts(&job, &mut child, 20));
+    while job.lines("results.jsonl").len() < 20 {
+        sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for (place, task) in job.fake.tasks().iter().enumerate() {
+        let fails = place == 7;
+        assert!(if fails {
+            job.fake.fail(&task.id)
+        } else {
+            job.fake.finish(&task.id)
+        });
+    }
+    let run = job.run(&["--wait"]);
+    assert_eq!((run.code(), run.count("created.earlier")), (0, 20));
+    assert_eq!(run.count("tasks.complete"), 19);
+    assert_eq!(run.count("tasks.failed_or_cancelled"), 1);
+    let results = job.lines("results.jsonl");
+    let ended: HashSet<_> = results[20..]
+        .iter()
+        .map(|line| line["line"].as_u64())
+        .collect();
+    assert_eq!((results.len(), ended.len()), (40, 20));
+    // Nothing is left to follow.
+    assert_eq!(job.run(&["--wait"]).code(), 0);
+    assert_eq!(job.lines("results.jsonl").len(), 40);
+}
+
+/// Ten slots are taken by tasks that never end: the rest waits, and is not sent any more.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_ends_it_cleanly_and_the_same_command_goes_on() {
+    let mut job = Job::new("stopped", &prompts(100)).await;
+    job.fake = job.fake.clone().task_duration(None);
+    let mut child = job.start(&[]);
+    assert!(wait_for_posts(&job, &mut child, 50));
+    while job.lines("results.jsonl").len() < 50 {
+        sleep(Duration::from_millis(1));
+    }
+    let interrupt = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(interrupt.unwrap().success());
+    let run = Run(child.wait_with_output().unwrap());
+    assert_eq!(run.code(), i32::from(bulk::INTERRUPTED), "{}", run.stderr());
+    assert_eq!((run.count("created"), run.count("left")), (50, 50));
+    assert_eq!(job.posts(), 50);
+    for task in job.fake.tasks() {
+        job.fake.finish(&task.id);
+    }
+    job.fake = job.fake.clone().task_duration(Duration::from_millis(50));
+    assert_eq!(job.run(&[]).code(), 0);
+    job.assert_each_once();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_it_cannot_begin_with_is_told_and_nothing_is_sent() {
+    let job = Job::new("broken", &prompts(2)).await;
+    job.write("results.jsonl", "{\"line\":1}\n");
+    let run = job.run(&[]);
+    assert_eq!(run.code(), 2);
+    assert!(
+        run.stderr().contains("this is no result"),
+        "{}",
+        run.stderr()
+    );
+    job.write("results.jsonl", "");
+    job.write("results.jsonl.journal", "nonsense\n");
+    let run = job.run(&[]);
+    assert_eq!(run.code(), 2);
+    assert!(run.stderr().contains("line 1"), "{}", run.stderr());
+    assert_eq!(job.run(&["--plan", "many"]).code(), 2);
+    assert!(job.fake.attempts().is_empty());
+    job.fake.revoke_key(KEY);
+    job.write("results.jsonl.journal", "");
+    let run = job.run(&[]);
+    assert_eq!(run.code(), 2);
+    assert!(
+        run.stderr().contains("401 invalid_api_key"),
+        "{}",
+        run.stderr()
+    );
+    assert!(!run.stderr().contains("4f9d0c2b"), "a key was printed");
+    assert_eq!(job.posts(), 0);
+}

@@ -146,7 +146,7 @@ impl Bucket {
         };
         self.next = self.next.saturating_add(1);
         self.charge(now, waited_since);
-        self.ring.send();
+        self.ring.send(sent.number, now);
         self.pause.send(sent.number, alone, now);
         self.give_back_a_step(now);
         sent
@@ -167,7 +167,7 @@ impl Bucket {
 
     /// The server answered, with anything but 429.
     pub(super) fn answered(&mut self, sent: Sent, said: Option<Said>, now: Instant) {
-        self.ring.answered(now);
+        self.ring.answered(sent.number, now);
         self.pause.answered(sent.number);
         match self.believed(said) {
             Some(said) => self.heard(sent, said, now),
@@ -177,7 +177,7 @@ impl Bucket {
 
     /// No answer came: the attempt failed or was dropped.
     pub(super) fn lost(&mut self, sent: Sent, now: Instant) {
-        self.ring.lost(now);
+        self.ring.lost(sent.number, now);
         self.pause.lost(sent.number);
         self.unheard(later(now, MAY_STILL_ARRIVE), now);
     }
@@ -250,7 +250,7 @@ impl Bucket {
         now: Instant,
         random: f64,
     ) -> Option<Instant> {
-        self.ring.refused();
+        self.ring.refused(sent.number);
         let fresh = self.pause.is_fresh(sent.number);
         if fresh && sent.paced && !self.pause.is_probe(sent.number) {
             self.blame_pacing(now);
@@ -271,7 +271,7 @@ impl Bucket {
         now: Instant,
         random: f64,
     ) -> Option<Instant> {
-        self.ring.answered(now);
+        self.ring.answered(sent.number, now);
         match self.believed(said) {
             Some(said) => self.heard(sent, said, now),
             None => self.unheard(now, now),

@@ -322,7 +322,10 @@ impl Queue {
         let first = *order.next()?;
         let is_second = order.next() == Some(&ticket);
         match outlook.verdict {
-            Verdict::Later(_, until) if first == ticket => return until,
+            // A request on its way may never end, if its future was leaked.
+            Verdict::Later(_, until) if first == ticket => {
+                return until.or(Some(later(outlook.now, LEAKED)));
+            }
             // One timer for the head and one for its successor, in case the head does nothing.
             Verdict::Later(_, Some(until)) if is_second => {
                 return Some(self.guard(until, outlook));
@@ -361,5 +364,7 @@ const PARKED: Duration = Duration::from_millis(50);
 const DOUBT: u32 = 16;
 /// Behind so many it is not known how long the wait will be: others may come to use the key.
 const MANY: usize = 100;
+/// How often whoever waits for something on its way looks up by itself.
+const LEAKED: Duration = Duration::from_secs(60);
 /// Whoever is served later than expected by this looks up by itself.
 const LATE: Duration = Duration::from_secs(1);

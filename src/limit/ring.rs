@@ -9,13 +9,14 @@ use super::time::{earlier, later};
 
 /// The requests that may count in any window of the server that is open now: those on their way, and those answered
 /// within the last window. A request counts at the server somewhere between its sending and its answer, so no assumption
-/// on delays is left.
+/// on delays is left, but that an answer comes within ten windows, or never.
 #[derive(Debug)]
 pub(super) struct AnswerRing {
     window: Duration,
     /// The longest window there was: it may come back.
     longest: Duration,
-    in_flight: u32,
+    /// Those on their way, by their numbers and when they were sent, the oldest first.
+    out: VecDeque<(u64, Instant)>,
     /// Sorted, the oldest first.
     ended: VecDeque<Instant>,
 }
@@ -25,7 +26,7 @@ impl AnswerRing {
         Self {
             window,
             longest: window,
-            in_flight: 0,
+            out: VecDeque::new(),
             ended: VecDeque::new(),
         }
     }
@@ -38,11 +39,13 @@ impl AnswerRing {
     /// The requests that count at `now`.
     pub(super) fn count(&self, now: Instant) -> u32 {
         let ended = self.ended.len().saturating_sub(self.first_counting(now));
-        self.in_flight.saturating_add(number(ended))
+        let out = self.out.len().saturating_sub(self.first_awaited(now));
+        number(out.saturating_add(ended))
     }
 
-    pub(super) const fn in_flight(&self) -> u32 {
-        self.in_flight
+    /// Those on their way.
+    pub(super) fn in_flight(&self) -> u32 {
+        number(self.out.len())
     }
 
     /// Requests that ended within `time` before `now`.
@@ -67,32 +70,47 @@ impl AnswerRing {
             .map(|&ended| later(ended, self.window)))
     }
 
-    pub(super) const fn send(&mut self) {
-        self.in_flight = self.in_flight.saturating_add(1);
+    pub(super) fn send(&mut self, number: u64, now: Instant) {
+        self.out.drain(..self.first_awaited(now));
+        self.out.push_back((number, now));
     }
 
     /// The server answered: the request counts for a window from now.
-    pub(super) fn answered(&mut self, now: Instant) {
-        self.end(now, now);
+    pub(super) fn answered(&mut self, number: u64, now: Instant) {
+        self.end(number, now, now);
     }
 
     /// Nobody waits for the answer any more: it may reach the server a little later.
-    pub(super) fn lost(&mut self, now: Instant) {
-        self.end(later(now, MAY_STILL_ARRIVE), now);
+    pub(super) fn lost(&mut self, number: u64, now: Instant) {
+        self.end(number, later(now, MAY_STILL_ARRIVE), now);
     }
 
     /// The server refused it: it does not count.
-    pub(super) const fn refused(&mut self) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    pub(super) fn refused(&mut self, number: u64) {
+        let place = self.out.binary_search_by_key(&number, |&(out, _)| out);
+        if let Ok(place) = place {
+            self.out.remove(place);
+        }
     }
 
-    fn end(&mut self, at: Instant, now: Instant) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    fn end(&mut self, number: u64, at: Instant, now: Instant) {
+        self.refused(number);
         let spare = self.first_counting(now).saturating_sub(SPARE);
         let past = self.first_within(self.longest, now);
         self.ended.drain(..past.max(spare));
         let place = self.ended.partition_point(|&ended| ended <= at);
         self.ended.insert(place, at);
+    }
+
+    /// How many of the oldest have been on their way for so long that no answer will come: their futures were leaked.
+    fn first_awaited(&self, now: Instant) -> usize {
+        let patience = self.patience();
+        self.out
+            .partition_point(|&(_, sent)| later(sent, patience) <= now)
+    }
+
+    fn patience(&self) -> Duration {
+        self.window.saturating_mul(10).max(PATIENCE)
     }
 
     /// How many at the front have left the window.
@@ -117,6 +135,8 @@ fn number(count: usize) -> u32 {
 
 /// How many are kept for a longer window that may come back: a megabyte.
 const SPARE: usize = 1 << 16;
+/// Whoever sends to a window of seconds may still wait for minutes.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// How long after nobody waits for it any more a request may still reach the server.
 pub(super) const MAY_STILL_ARRIVE: Duration = Duration::from_secs(1);
 
@@ -134,15 +154,15 @@ mod tests {
     fn on_its_way_or_answered_within_the_window_counts() {
         let start = Instant::now();
         let mut ring = AnswerRing::new(WINDOW);
-        ring.send();
-        ring.send();
+        ring.send(0, start);
+        ring.send(1, start);
         assert_eq!(
             ring.fitting(2, start),
             Err(None),
             "both may still be answered late"
         );
         let answered = start + Duration::from_secs(100);
-        ring.answered(answered);
+        ring.answered(0, answered);
         assert_eq!(ring.fitting(2, answered), Err(Some(answered + WINDOW)));
         assert_eq!(ring.fitting(2, answered + WINDOW), Ok(1));
         assert_eq!(ring.count(answered + WINDOW), 1);
@@ -152,12 +172,12 @@ mod tests {
     fn a_lost_request_counts_a_second_longer_and_a_refused_one_not_at_all() {
         let start = Instant::now();
         let mut ring = AnswerRing::new(WINDOW);
-        for _ in 0..3 {
-            ring.send();
+        for number in 0..3 {
+            ring.send(number, start);
         }
-        ring.lost(start);
-        ring.answered(start);
-        ring.refused();
+        ring.lost(1, start);
+        ring.answered(0, start);
+        ring.refused(2);
         assert_eq!(ring.in_flight(), 0);
         assert_eq!(ring.count(start), 2);
         assert_eq!(ring.count(start + WINDOW), 1);
@@ -173,15 +193,16 @@ mod tests {
             if n == 5 {
                 ring.set_window(second);
             }
-            ring.send();
-            ring.answered(start + 2 * second * n);
+            let at = start + 2 * second * n;
+            ring.send(n.into(), at);
+            ring.answered(n.into(), at);
         }
         let now = start + 2 * second * 9;
         assert_eq!(ring.count(now), 1);
         ring.set_window(WINDOW);
         assert_eq!(ring.count(now), 10);
-        ring.send();
-        ring.answered(now + WINDOW);
+        ring.send(10, now);
+        ring.answered(10, now + WINDOW);
         assert_eq!(ring.ended.len(), 1, "none is kept for longer");
     }
 
@@ -192,8 +213,9 @@ mod tests {
         ring.set_window(Duration::from_millis(1));
         let end = u32::try_from(SPARE).unwrap() + 1_000;
         for n in 0..end {
-            ring.send();
-            ring.answered(start + Duration::from_micros(100) * n);
+            let at = start + Duration::from_micros(100) * n;
+            ring.send(n.into(), at);
+            ring.answered(n.into(), at);
         }
         let counting = 10;
         assert_eq!(ring.ended.len(), SPARE + counting);
@@ -205,8 +227,8 @@ mod tests {
         let second = Duration::from_secs(1);
         let mut ring = AnswerRing::new(WINDOW);
         for n in 0..10 {
-            ring.send();
-            ring.answered(start + second * n);
+            ring.send(n.into(), start);
+            ring.answered(n.into(), start + second * n);
         }
         let now = start + second * 10;
         assert_eq!(ring.fitting(11, now), Ok(1));
@@ -214,5 +236,25 @@ mod tests {
         assert_eq!(ring.ended_within(second * 2, now), 2);
         assert_eq!(ring.fitting(10, now), Err(Some(start + WINDOW)));
         assert_eq!(ring.fitting(4, now), Err(Some(start + second * 6 + WINDOW)));
+    }
+
+    /// As many leaked futures as the plan has requests stopped all others for ever.
+    #[test]
+    fn what_is_not_answered_within_ten_windows_never_is() {
+        let start = Instant::now();
+        let mut ring = AnswerRing::new(WINDOW);
+        ring.send(0, start);
+        ring.send(1, start + WINDOW);
+        let given_up = start + 10 * WINDOW;
+        assert_eq!(
+            ring.fitting(2, given_up - Duration::from_nanos(1)),
+            Err(None)
+        );
+        assert_eq!(ring.fitting(2, given_up), Ok(1));
+        ring.send(2, given_up);
+        assert_eq!((ring.in_flight(), ring.count(given_up)), (2, 2));
+        ring.answered(0, given_up);
+        assert_eq!(ring.in_flight(), 2, "it was not among them any more");
+        assert_eq!(ring.count(given_up), 3, "but it counts");
     }
 }

@@ -139,7 +139,8 @@ proptest! {
                 Event::Plan(n) => bucket.set_plan(number(n)),
                 _ => {}
             }
-            prop_assert_eq!(bucket.in_flight() as usize, out.len());
+            // Those that never seem to end are not waited for.
+            prop_assert!(bucket.in_flight() as usize <= out.len());
             prop_assert!(bucket.n >= 1 && bucket.n <= bucket.plan());
         }
         for sent in out {

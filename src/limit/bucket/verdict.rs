@@ -128,7 +128,7 @@ impl Bucket {
     }
 
     /// Requests that may have been counted although no answer said so.
-    pub(super) const fn unanswered(&self) -> u32 {
+    pub(super) fn unanswered(&self) -> u32 {
         self.ring
             .in_flight()
             .saturating_add(self.server.unknown.count())
@@ -165,7 +165,7 @@ impl Bucket {
         self.plan
     }
 
-    pub(in crate::limit) const fn in_flight(&self) -> u32 {
+    pub(in crate::limit) fn in_flight(&self) -> u32 {
         self.ring.in_flight()
     }
 

@@ -86,6 +86,76 @@ async fn a_ready_service_that_is_not_called_stops_nobody_and_is_served_later() {
     late.await.unwrap().unwrap();
 }
 
+/// Its token was taken, and nobody says what became of it: it might still arrive, but not for ever.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_forgotten_on_its_way_stops_nobody_for_ever() {
+    let counts = |limit: u32, left: u32, reset: u64| {
+        let mut response = answer(StatusCode::OK);
+        for (name, value) in [
+            ("limit", limit.into()),
+            ("remaining", left.into()),
+            ("reset", reset),
+        ] {
+            let name: HeaderName = format!("x-ratelimit-{name}").parse().unwrap();
+            response.headers_mut().insert(name, value.into());
+        }
+        response
+    };
+    for mode in [Mode::Paced, Mode::Window, Mode::Shared] {
+        let n = 20;
+        let limit = PlotonRateLimit::new(requests(n));
+        let start = Instant::now();
+        let used = Arc::new(Mutex::new((0, 0)));
+        let service = limit.layer(service_fn(move |request: Request<bool>| {
+            let used = used.clone();
+            async move {
+                if *request.body() {
+                    std::future::pending::<()>().await;
+                }
+                time::sleep(Duration::from_millis(20)).await;
+                let seconds = (Instant::now() - start).as_secs();
+                let mut used = used.lock().unwrap();
+                let window = seconds / 60;
+                if used.0 != window {
+                    *used = (window, 0);
+                }
+                used.1 += if mode == Mode::Shared { 2 } else { 1 };
+                let left = n.saturating_sub(used.1);
+                Ok::<_, Infallible>(match mode {
+                    Mode::Paced => answer(StatusCode::OK),
+                    Mode::Window | Mode::Shared => counts(n, left, (window + 1) * 60 - seconds),
+                })
+            }
+        }));
+        // Until the mode is known.
+        while limit.handle().snapshot().mode != mode || Instant::now() - start < 70 * SECOND {
+            service.clone().oneshot(Request::new(false)).await.unwrap();
+        }
+        let leak = Instant::now();
+        while limit.handle().snapshot().in_flight < n && Instant::now() - leak < 300 * SECOND {
+            let mut call = Box::pin(service.clone().oneshot(Request::new(true)));
+            let before = limit.handle().snapshot().in_flight;
+            while limit.handle().snapshot().in_flight == before
+                && Instant::now() - leak < 300 * SECOND
+            {
+                let sent = time::timeout(SECOND, call.as_mut()).await;
+                assert!(sent.is_err());
+            }
+            mem::forget(call);
+        }
+        let leaked = limit.handle().snapshot().in_flight;
+        assert_eq!(leaked, n, "{mode}");
+        let begun = Instant::now();
+        for _ in 0..2 * n {
+            let call = service.clone().oneshot(Request::new(false));
+            let call = time::timeout(15 * 60 * SECOND, call).await;
+            call.expect("stopped").unwrap();
+        }
+        let took = Instant::now() - begun;
+        assert!(took < 30 * 60 * SECOND, "{mode}: {took:?}");
+    }
+}
+
 /// A waiter that was passed once, and then asked again from behind another, was woken by nobody.
 #[tokio::test(start_paused = true)]
 async fn whoever_was_passed_and_waits_again_is_woken_again() {

@@ -110,7 +110,8 @@ async fn whoever_waits_behind_a_cancelled_one_moves_up() {
     assert!(Instant::now() - start <= STEP + Duration::from_millis(2));
 }
 
-/// tower-governor #65, go-retryablehttp #170: a truncated `Retry-After: 0` was obeyed, and refused again.
+/// tower-governor #65, go-retryablehttp #170: a truncated `Retry-After: 0` was obeyed, and refused again. flask-limiter #62:
+/// it was negative.
 #[tokio::test(start_paused = true)]
 async fn a_pause_is_never_empty() {
     for hint in ["0", "-5", "0.0"] {
@@ -123,6 +124,41 @@ async fn a_pause_is_never_empty() {
         let until = limit.handle().snapshot().paused_until.unwrap();
         assert!(until >= Instant::now() + STEP, "{hint}");
     }
+}
+
+/// flask-limiter #62: `Retry-After` was too short again and again.
+#[tokio::test(start_paused = true)]
+async fn a_hint_that_is_too_short_is_believed_less_each_time() {
+    let (limit, service, mut handle) = answered_once().await;
+    let mut least = Duration::ZERO;
+    for _ in 0..6 {
+        let refused = tokio::spawn(service.clone().oneshot(get()));
+        let (_, sent) = handle.next_request().await.unwrap();
+        sent.send_response(refusal("1"));
+        refused.await.unwrap().unwrap();
+        let pause = limit.handle().snapshot().paused_until.unwrap() - Instant::now();
+        assert!(pause >= 2 * least, "{pause:?} after {least:?}");
+        least = SECOND.max(2 * least);
+    }
+}
+
+/// httprate #47: `Retry-After` is a whole window whenever it is said. It is obeyed, since nothing tells that it is too
+/// long, and waited for once.
+#[tokio::test(start_paused = true)]
+async fn a_hint_of_a_whole_window_costs_one_window() {
+    let (_limit, service, mut handle) = answered_once().await;
+    let start = Instant::now();
+    let mut refused = task::spawn(service.clone().oneshot(get()));
+    assert_pending!(refused.poll());
+    let (_, sent) = handle.next_request().await.unwrap();
+    sent.send_response(refusal("60"));
+    assert_ready_ok!(refused.poll());
+    let next = tokio::spawn(service.oneshot(get()));
+    let (_, sent) = handle.next_request().await.unwrap();
+    let waited = Instant::now() - start;
+    assert!(waited >= 60 * SECOND && waited <= 66 * SECOND, "{waited:?}");
+    sent.send_response(answer(StatusCode::OK));
+    next.await.unwrap().unwrap();
 }
 
 /// octokit's plugin-throttling #629: what had been queued before a refusal went on.

@@ -1,6 +1,6 @@
 //! All orders in which threads may come to the lock: nobody sleeps for ever, and no token is lost.
 //!
-//! No timer fires here, so whoever waits is woken by the others or not at all: loom calls that a deadlock.
+//! No timer fires here by itself, so whoever waits is woken by the others or not at all: loom calls that a deadlock.
 #![cfg(loom)]
 #![allow(
     clippy::expect_used,
@@ -15,11 +15,13 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use http::{Request, Response};
 use loom::{future::block_on, model::Builder, sync::Mutex, thread};
 use loom_tests::{Plan, PlotonRateLimit, RateLimitHandle, limit::RateLimitService};
+use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt};
 
 /// Answers at once, but the first request when it is told to.
@@ -30,14 +32,25 @@ struct Server(Arc<Mutex<First>>);
 struct First {
     came: bool,
     answered: bool,
+    refused: bool,
     waker: Option<Waker>,
 }
 
 impl Server {
     fn answer_first(&self) {
+        self.end_first(false);
+    }
+
+    /// With a 429, for an hour.
+    fn refuse_first(&self) {
+        self.end_first(true);
+    }
+
+    fn end_first(&self, refused: bool) {
         let waker = {
             let mut first = self.0.lock().unwrap();
             first.answered = true;
+            first.refused = refused;
             first.waker.take()
         };
         if let Some(waker) = waker {
@@ -72,6 +85,10 @@ impl Future for Answer {
             if !first.answered {
                 first.waker = Some(cx.waker().clone());
                 return Poll::Pending;
+            }
+            if first.refused {
+                let refusal = Response::builder().status(429).header("retry-after", 3_600);
+                return Poll::Ready(Ok(refusal.body(()).unwrap()));
             }
         }
         Poll::Ready(Ok(Response::new(())))
@@ -201,6 +218,100 @@ fn a_change_of_the_plan_meets_those_who_come_and_go() {
         server.answer_first();
         block_on(first);
         changer.join().unwrap();
+        waiter.join().unwrap();
+        assert_empty(&handle);
+    });
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+#[test]
+fn a_refusal_meets_one_who_comes_and_lets_nobody_through() {
+    in_all_orders(|| {
+        let (service, server, handle, first) = probing();
+        let other = thread::spawn(move || {
+            let mut waiting = Box::pin(send(service));
+            for _ in 0..2 {
+                let cx = &mut Context::from_waker(Waker::noop());
+                assert!(waiting.as_mut().poll(cx).is_pending());
+            }
+        });
+        server.refuse_first();
+        block_on(first);
+        other.join().unwrap();
+        assert_empty(&handle);
+        assert!(handle.snapshot().paused_until.unwrap() >= Instant::now() + HOUR / 2);
+    });
+}
+
+#[test]
+fn of_a_refusal_and_a_pause_by_hand_the_longer_holds() {
+    in_all_orders(|| {
+        let (_service, server, handle, first) = probing();
+        let until = Instant::now() + 2 * HOUR;
+        let by_hand = handle.clone();
+        let by_hand = thread::spawn(move || by_hand.pause_until(until));
+        server.refuse_first();
+        block_on(first);
+        by_hand.join().unwrap();
+        assert_eq!(handle.snapshot().paused_until, Some(until));
+        assert_empty(&handle);
+    });
+}
+
+#[test]
+fn a_pause_that_is_over_at_once_leaves_nobody_asleep() {
+    in_all_orders(|| {
+        let (service, server, handle, first) = probing();
+        let by_hand = handle.clone();
+        let by_hand = thread::spawn(move || by_hand.pause_until(Instant::now()));
+        let waiter = thread::spawn(move || block_on(send(service)));
+        server.answer_first();
+        block_on(first);
+        by_hand.join().unwrap();
+        waiter.join().unwrap();
+        assert_empty(&handle);
+    });
+}
+
+/// As its timer does, something else than the queue polls one who waits.
+#[test]
+fn a_timer_that_fires_meets_an_answer() {
+    in_all_orders(|| {
+        let (service, server, handle, first) = probing();
+        let [early, waiter] = [service.clone(), service];
+        let early = thread::spawn(move || {
+            let mut early = Box::pin(send(early));
+            let cx = &mut Context::from_waker(Waker::noop());
+            if early.as_mut().poll(cx).is_pending() {
+                block_on(early);
+            }
+        });
+        let waiter = thread::spawn(move || block_on(send(waiter)));
+        server.answer_first();
+        block_on(first);
+        early.join().unwrap();
+        waiter.join().unwrap();
+        assert_empty(&handle);
+    });
+}
+
+#[test]
+fn a_look_from_outside_sees_each_request_once_at_the_most() {
+    in_all_orders(|| {
+        let (service, server, handle, first) = probing();
+        let looks = handle.clone();
+        let looker = thread::spawn(move || {
+            for _ in 0..2 {
+                let snapshot = looks.snapshot();
+                assert!(snapshot.waiting <= 1);
+                assert!(snapshot.in_flight as usize + snapshot.waiting <= 2);
+            }
+        });
+        let waiter = thread::spawn(move || block_on(send(service)));
+        server.answer_first();
+        block_on(first);
+        looker.join().unwrap();
         waiter.join().unwrap();
         assert_empty(&handle);
     });

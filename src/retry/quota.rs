@@ -155,6 +155,15 @@ mod tests {
     }
 
     #[test]
+    fn a_repetition_with_another_key_is_free_but_not_where_nothing_is_sent_again() {
+        let quota = Arc::new(Quota::new(1));
+        assert!(quota.pay(Outcome::Unauthorized).is_some());
+        assert_eq!(quota.left(), 1);
+        let none = Arc::new(Quota::new(0));
+        assert!(none.pay(Outcome::Unauthorized).is_none());
+    }
+
+    #[test]
     fn a_plan_sets_the_capacity_within_bounds() {
         let enterprise = |requests| Plan::Enterprise {
             requests_per_minute: NonZeroU32::new(requests).unwrap(),

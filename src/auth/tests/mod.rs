@@ -1,5 +1,6 @@
 mod file;
 mod ready;
+mod renewal;
 mod source;
 
 use http::{HeaderValue, Response, StatusCode};

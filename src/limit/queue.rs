@@ -118,16 +118,16 @@ impl Queue {
         ticket
     }
 
-    /// The same, and is called up at once where nobody else is there and there is a token.
-    pub(super) fn enter(&mut self, outlook: Outlook) -> u64 {
+    /// Takes a place and is called up, where nobody else is there and there is a token.
+    pub(super) fn enter(&mut self, outlook: Outlook) -> Option<u64> {
         if !self.is_empty() || !matches!(outlook.verdict, Verdict::Now(_)) {
-            return self.join();
+            return None;
         }
         let ticket = self.next;
         self.next = ticket.wrapping_add(1);
         self.called_up.insert(ticket);
         self.last_call = Some(outlook.now);
-        ticket
+        Some(ticket)
     }
 
     /// Gives a place up; [`serve`](Self::serve) is due then.

@@ -29,18 +29,22 @@ pub(super) struct State {
     pub(super) pauses_on_503: bool,
     /// What the log was told of last.
     seen: Seen,
+    /// The time of the last look.
+    latest: Instant,
 }
 
 impl Shared {
     pub(super) fn new(plan: NonZeroU32) -> Self {
         let bucket = Bucket::new(plan, WINDOW);
-        let seen = Seen::at(&bucket, Instant::now());
+        let now = Instant::now();
+        let seen = Seen::at(&bucket, now);
         Self {
             state: Mutex::new(State {
                 bucket,
                 queue: Queue::default(),
                 pauses_on_503: true,
                 seen,
+                latest: now,
             }),
             wall: Wall::anchored(),
         }
@@ -48,16 +52,7 @@ impl Shared {
 
     /// Looks at the state, and changes nothing that others wait for.
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut State, Instant, &mut Wakers) -> T) -> T {
-        let mut wakers = Wakers::default();
-        let mut state = self.lock();
-        // Read under the lock, so that time goes back for no thread.
-        let now = Instant::now();
-        let result = look(&mut state, now, &mut wakers);
-        let news = state.news(now);
-        drop(state);
-        wakers.wake();
-        news.tell();
-        result
+        self.look(None, look)
     }
 
     /// Changes the state, and then serves those who wait.
@@ -65,14 +60,34 @@ impl Shared {
         &self,
         change: impl FnOnce(&mut State, Instant, &mut Wakers) -> T,
     ) -> T {
-        self.with(|state, now, wakers| {
-            let result = change(state, now, wakers);
-            // What the bucket would say need not be worked out for nobody.
-            if !state.queue.is_empty() {
-                state.queue.serve(state.outlook(now), wakers);
-            }
-            result
-        })
+        self.look(None, serving(change))
+    }
+
+    /// The same, for what happened `at` an instant that was read before.
+    pub(super) fn change_at<T>(
+        &self,
+        at: Instant,
+        change: impl FnOnce(&mut State, Instant, &mut Wakers) -> T,
+    ) -> T {
+        self.look(Some(at), serving(change))
+    }
+
+    fn look<T>(
+        &self,
+        at: Option<Instant>,
+        look: impl FnOnce(&mut State, Instant, &mut Wakers) -> T,
+    ) -> T {
+        let mut wakers = Wakers::default();
+        let mut state = self.lock();
+        // Read under the lock, or not before the last look, so that time goes back for no thread.
+        let now = at.map_or_else(Instant::now, |at| at.max(state.latest));
+        state.latest = now;
+        let result = look(&mut state, now, &mut wakers);
+        let news = state.news(now);
+        drop(state);
+        wakers.wake();
+        news.tell();
+        result
     }
 
     pub(super) fn snapshot(&self) -> RateLimitSnapshot {
@@ -98,6 +113,20 @@ impl State {
 
     fn news(&mut self, now: Instant) -> News {
         self.seen.news(&self.bucket, self.queue.waiting(), now)
+    }
+}
+
+/// `change`, after which those who wait are served.
+fn serving<T>(
+    change: impl FnOnce(&mut State, Instant, &mut Wakers) -> T,
+) -> impl FnOnce(&mut State, Instant, &mut Wakers) -> T {
+    |state, now, wakers| {
+        let result = change(state, now, wakers);
+        // What the bucket would say need not be worked out for nobody.
+        if !state.queue.is_empty() {
+            state.queue.serve(state.outlook(now), wakers);
+        }
+        result
     }
 }
 

@@ -99,8 +99,8 @@ pub struct UnreadableAnswer {
     source: Option<BoxError>,
     broke_off: bool,
     pub(super) calls: u32,
-    /// `Some` where the request carried one.
-    pub(super) idempotency_key: Option<IdempotencyKey>,
+    /// `Some` where the request carried one. Boxed, as this is half of every `Error`.
+    pub(super) idempotency_key: Option<Box<IdempotencyKey>>,
 }
 
 impl UnreadableAnswer {
@@ -177,8 +177,8 @@ impl UnreadableAnswer {
 
     /// The key that the request carried.
     #[must_use]
-    pub const fn idempotency_key(&self) -> Option<&IdempotencyKey> {
-        self.idempotency_key.as_ref()
+    pub fn idempotency_key(&self) -> Option<&IdempotencyKey> {
+        self.idempotency_key.as_deref()
     }
 }
 

@@ -78,7 +78,8 @@ pin_project! {
         #[pin]
         // `Some` once the body had to be waited for.
         sleep: Option<Sleep>,
-        until: Instant,
+        // `None` where that is further away than a clock can tell.
+        until: Option<Instant>,
         bounds: Bounds,
         bytes: BytesMut,
     }
@@ -86,11 +87,10 @@ pin_project! {
 
 impl<R> ReadBody<R> {
     pub(super) fn new(body: R, bounds: Bounds) -> Self {
-        let now = Instant::now();
         Self {
             body,
             sleep: None,
-            until: now.checked_add(bounds.time).unwrap_or(now),
+            until: Instant::now().checked_add(bounds.time),
             bounds,
             bytes: BytesMut::new(),
         }
@@ -120,7 +120,7 @@ where
                         }
                     }
                     // A body that is always ready would not let the timer speak.
-                    if Instant::now() >= *this.until {
+                    if this.until.is_some_and(|until| Instant::now() >= until) {
                         break End::Slow(this.bounds.time);
                     }
                 }
@@ -128,7 +128,7 @@ where
                 Poll::Ready(None) => break End::Whole,
                 Poll::Pending => {
                     if this.sleep.is_none() {
-                        this.sleep.set(Some(tokio::time::sleep_until(*this.until)));
+                        this.sleep.set(this.until.map(tokio::time::sleep_until));
                     }
                     if let Some(sleep) = this.sleep.as_mut().as_pin_mut() {
                         if sleep.poll(cx).is_ready() {

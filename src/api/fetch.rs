@@ -24,10 +24,12 @@ use crate::{
 };
 
 /// How calls are made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Fetching {
     /// For the bodies of answers that say success.
     pub(super) bounds: Bounds,
+    /// `None` where none is sent.
+    pub(super) user_agent: Option<HeaderValue>,
     pub(super) wall: Wall,
 }
 
@@ -38,6 +40,7 @@ impl Fetching {
                 bytes: 16 * 1024 * 1024,
                 time: Duration::from_secs(30),
             },
+            user_agent: Some(own_user_agent()),
             wall: Wall::anchored(),
         }
     }
@@ -87,7 +90,7 @@ impl Call {
         self
     }
 
-    fn request<B: From<Bytes>>(&self) -> Request<B> {
+    fn request<B: From<Bytes>>(&self, user_agent: Option<&HeaderValue>) -> Request<B> {
         let mut request = Request::new(B::from(self.body.clone().unwrap_or_default()));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
@@ -96,7 +99,9 @@ impl Call {
             request.headers_mut().insert(CONTENT_TYPE, json.clone());
         }
         request.headers_mut().insert(ACCEPT, json);
-        request.headers_mut().insert(USER_AGENT, own_user_agent());
+        if let Some(user_agent) = user_agent {
+            request.headers_mut().insert(USER_AGENT, user_agent.clone());
+        }
         if let Some(key) = &self.key {
             // As a header, so that it is sent even where no layer would do that; as an extension, for what a layer may know
             // of this key beyond its text.
@@ -126,7 +131,9 @@ where
         poll_fn(|cx| service.poll_ready_to_send(cx))
             .await
             .map_err(|error| Error::of_service(error.into()))?;
-        let response = service.send(call.request()).await;
+        let response = service
+            .send(call.request(fetching.user_agent.as_ref()))
+            .await;
         let response = response.map_err(|error| Error::of_service(error.into()))?;
         let received = Instant::now();
         let (head, body) = response.into_parts();

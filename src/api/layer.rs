@@ -16,7 +16,7 @@ use super::{
     body::{Bounds, ReadBody},
     errors::ApiError,
 };
-use crate::{headers::date::Wall, origin::Origin};
+use crate::{headers::date::Wall, idempotency_key::IdempotencyKey, origin::Origin};
 
 /// Turns answers that are errors, 4xx and 5xx, into an [`ApiError`].
 ///
@@ -123,11 +123,14 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let uri = request.uri();
         let ours = uri.authority().is_none() || self.layer.origin.contains(uri);
+        // Where the caller set it, it is known without the help of other layers.
+        let key = IdempotencyKey::of(request.headers());
         ErrorsFuture {
             state: State::Sent {
                 response: self.inner.call(request),
             },
             wall: ours.then_some(self.layer.wall),
+            key,
         }
     }
 }
@@ -139,6 +142,8 @@ pin_project! {
         state: State<F, R>,
         // `Some` where the answer is read if it is an error.
         wall: Option<Wall>,
+        // `Some` where the caller set one.
+        key: Option<IdempotencyKey>,
     }
 }
 
@@ -190,7 +195,7 @@ where
                 } => {
                     let body = ready!(body.poll(cx));
                     let error = ApiError::new(head, &body, wall, *received);
-                    return Poll::Ready(Err(error.into()));
+                    return Poll::Ready(Err(error.with_key(this.key.as_ref()).into()));
                 }
             };
             this.state.set(next);

@@ -253,7 +253,7 @@ where
         let uri = self
             .base_url
             .join(&format!("{path}{and}limit={size}&offset={offset}"));
-        let (service, fetching) = (self.service.clone(), self.fetching);
+        let (service, fetching) = (self.service.clone(), self.fetching.clone());
         Box::pin(async move {
             let uri = uri.map_err(|refused| Error::Service(refused.into()))?;
             let (_, page) = fetch::<Page, S, B>(service, Call::get(uri), fetching).await?;

@@ -1,9 +1,11 @@
 //! The typed client.
 
-use std::{borrow::Cow, error::Error as StdError, fmt, marker::PhantomData, sync::Arc};
+use std::{
+    borrow::Cow, error::Error as StdError, fmt, marker::PhantomData, sync::Arc, time::Duration,
+};
 
 use bytes::Bytes;
-use http::{Method, Uri};
+use http::{HeaderValue, Method, Uri};
 use http_body_util::Full;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -126,6 +128,24 @@ where
     #[must_use]
     pub fn base_url(self, base_url: BaseUrl) -> Self {
         self.set(|settings| settings.base_url = base_url)
+    }
+
+    /// The `User-Agent`, or `None` to send none. Default: `tower-ploton/` and the version.
+    #[must_use]
+    pub fn user_agent(self, user_agent: impl Into<Option<HeaderValue>>) -> Self {
+        self.set(|settings| settings.fetching.user_agent = user_agent.into())
+    }
+
+    /// The longest body of an answer that is read, in bytes. Of one that is an error, 64 KiB are. Default: 16 MiB.
+    #[must_use]
+    pub fn max_body(self, bytes: usize) -> Self {
+        self.set(|settings| settings.fetching.bounds.bytes = bytes)
+    }
+
+    /// How long the body of an answer may take, from its head. That of an error may take 5 s. Default: 30 s.
+    #[must_use]
+    pub fn body_timeout(self, timeout: Duration) -> Self {
+        self.set(|settings| settings.fetching.bounds.time = timeout)
     }
 
     /// How a task is cancelled, which the API page does not say: the method, and the path below the base URL, in which `{id}`
@@ -304,7 +324,8 @@ where
     /// Another listing, whose items are read as `T`: [`Pages`] says how.
     #[must_use = "a stream does nothing until it is polled"]
     pub fn pages<T: DeserializeOwned>(&self, path: &str, size: PageSize) -> Pages<T, S, B> {
-        let (base_url, fetching) = (self.settings.base_url.clone(), self.settings.fetching);
+        let settings = &self.settings;
+        let (base_url, fetching) = (settings.base_url.clone(), settings.fetching.clone());
         Pages::new(self.service.clone(), base_url, path, size, fetching)
     }
 
@@ -315,8 +336,8 @@ where
 
     /// Makes a call that a task comes back from.
     async fn task_of(self, call: Call) -> Result<Task, Error> {
-        let (head, task): (_, Task) =
-            fetch(self.service.clone(), call, self.settings.fetching).await?;
+        let fetching = self.settings.fetching.clone();
+        let (head, task): (_, Task) = fetch(self.service.clone(), call, fetching).await?;
         if let Some(slot) = head.extensions.get::<TaskSlot>() {
             slot.bind(task.id.as_str());
         }

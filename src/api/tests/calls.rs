@@ -1,6 +1,6 @@
 use std::error::Error as _;
 
-use http::Method;
+use http::{HeaderValue, Method};
 use tower::{BoxError, Layer, service_fn, util::BoxCloneService};
 
 use super::*;
@@ -142,6 +142,30 @@ async fn a_body_that_does_not_end_is_bounded_in_time_and_counts_as_broken_off() 
         error.to_string(),
         r#"200, but the body did not end within 30 s: "{" (4 calls)"#
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bounds_and_the_user_agent_are_the_callers_to_choose() {
+    let slow = [Step::Wait(Duration::from_secs(40)), Step::Data(TASK.into())];
+    let server = Server::scripted(200, vec![Scripted::new(slow)]);
+    let patient = Ploton::new(server.clone())
+        .body_timeout(Duration::MAX)
+        .user_agent(None);
+    patient.create_task(&new_task()).await.unwrap();
+    assert!(!server.arrived()[0].headers.contains_key("user-agent"));
+
+    let server = Server::new(|_, _| answer(200, Scripted::whole(TASK)));
+    let strict = Ploton::new(server.clone()).max_body(TASK.len() - 1);
+    let strict = strict.user_agent(HeaderValue::from_static("mine/1"));
+    let error = strict.create_task(&new_task()).await.unwrap_err();
+    let text = format!("the body has more than {} bytes", TASK.len() - 1);
+    assert!(error.to_string().contains(&text), "{error}");
+    strict
+        .max_body(TASK.len())
+        .create_task(&new_task())
+        .await
+        .unwrap();
+    assert_eq!(server.arrived()[1].headers["user-agent"], "mine/1");
 }
 
 #[tokio::test]

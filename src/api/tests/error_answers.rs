@@ -270,6 +270,22 @@ async fn the_key_is_known_without_retry_too() {
 }
 
 #[tokio::test]
+async fn a_key_of_the_callers_own_is_known_without_any_layer() {
+    let mut post = post("{}");
+    post.headers_mut()
+        .insert("idempotency-key", "mine".parse().unwrap());
+    let error = PlotonErrors::new()
+        .layer(FakePloton::new())
+        .oneshot(post)
+        .await;
+    let error = error.unwrap_err().downcast::<ApiError>().unwrap();
+    assert_eq!(
+        error.idempotency_key().map(|key| key.as_str()),
+        Some("mine")
+    );
+}
+
+#[tokio::test]
 async fn the_layer_leaves_other_answers_and_other_origins_as_they_are() {
     let local = Origin::parse("http://127.0.0.1:8080").unwrap();
     for (layer, uri, status, is_error) in [

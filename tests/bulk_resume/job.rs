@@ -15,13 +15,12 @@ use tower_ploton::mock::{FakePloton, FakeServer};
 
 use crate::{ARGS, support::KEY};
 
-const PLAN: &str = "60000/50";
-
 /// A folder of its own, a fake Ploton, and the program's files.
 pub(crate) struct Job {
     pub(crate) folder: PathBuf,
     pub(crate) fake: FakePloton,
     server: FakeServer,
+    pub(crate) plan: &'static str,
 }
 
 impl Job {
@@ -39,6 +38,7 @@ impl Job {
             folder,
             fake,
             server,
+            plan: "60000/50",
         }
     }
 
@@ -47,7 +47,7 @@ impl Job {
         let url = format!("{}/v1", self.server.url());
         let mut args = vec!["bulk_submit".to_owned(), path("prompts.txt")];
         args.extend(["--out".to_owned(), path("results.jsonl")]);
-        args.extend(["--base-url", &url, "--plan", PLAN].map(str::to_owned));
+        args.extend(["--base-url", &url, "--plan", self.plan].map(str::to_owned));
         args.extend(more.iter().map(|more| (*more).to_owned()));
         Command::new(env::current_exe().unwrap())
             .args(["--exact", "the_program", "--nocapture"])

@@ -215,6 +215,22 @@ async fn bad_lines_are_told_with_their_numbers_and_the_rest_is_done() {
     assert_eq!(created, ["one", "two"]);
 }
 
+/// The slot of a line that may have a task was kept, and the next line waited for an hour.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_fails_stops_no_other() {
+    let mut job = Job::new("settled", &prompts(3)).await;
+    job.plan = "60000/1";
+    for _ in 0..4 {
+        job.fake.fail_next(Fault::CutAfter);
+        job.fake.fail_next(Fault::Status(StatusCode::BAD_GATEWAY));
+    }
+    let run = job.run(&["--no-count"]);
+    assert_eq!(run.code(), 1, "{}", run.stderr());
+    assert!(run.count("failed") > 0 && run.count("created") > 0);
+    assert_eq!(job.run(&[]).code(), 0);
+    job.assert_each_once();
+}
+
 /// A refusal is no unclear end, however long ago it was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_line_that_was_refused_is_sent_again() {

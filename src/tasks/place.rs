@@ -55,8 +55,8 @@ impl Place {
     pub(super) fn poll_slot(&mut self, cx: &mut Context<'_>) -> Poll<Result<Call, NoTaskSlot>> {
         loop {
             let until = match self.ask(cx.waker())? {
-                Ok(call) => return Poll::Ready(Ok(call)),
-                Err(until) => self.limit.into_iter().fold(until, Instant::min),
+                Asked::Slot(call) => return Poll::Ready(Ok(call)),
+                Asked::Later(until) => self.limit.into_iter().fold(until, Instant::min),
             };
             ready!(self.poll_timer(until, cx));
         }
@@ -64,11 +64,13 @@ impl Place {
 
     /// The slot if it can be had now: nobody is passed.
     pub(super) fn slot_now(&mut self) -> Result<Option<Call>, NoTaskSlot> {
-        Ok(self.ask(Waker::noop())?.ok())
+        Ok(match self.ask(Waker::noop())? {
+            Asked::Slot(call) => Some(call),
+            Asked::Later(_) => None,
+        })
     }
 
-    /// The slot, or when to ask again.
-    fn ask(&mut self, waker: &Waker) -> Result<Result<Call, Instant>, NoTaskSlot> {
+    fn ask(&mut self, waker: &Waker) -> Result<Asked, NoTaskSlot> {
         let shared = self.shared.clone();
         let mut new_key = None;
         let number = shared.change(|state, now, wakers| {
@@ -83,10 +85,9 @@ impl Place {
             match state.queue.ask(ticket, waker, outlook, wakers) {
                 Turn::Now => {
                     self.ticket = None;
-                    let own = self.key.clone();
                     // Known here, so that the caller's next request with it finds the slot.
-                    let key =
-                        own.unwrap_or_else(|| new_key.insert(IdempotencyKey::random()).clone());
+                    let make = || new_key.insert(IdempotencyKey::random()).clone();
+                    let key = self.key.clone().unwrap_or_else(make);
                     Ok(Ok(state.slots.take(key, now)))
                 }
                 Turn::Later(_) if self.limit.is_some_and(|limit| limit <= now) => {
@@ -100,18 +101,18 @@ impl Place {
                 Turn::Later(until) => Ok(Err(until)),
             }
         })?;
-        Ok(number.map(|number| {
-            self.tell();
-            Call {
-                slot: TaskSlot {
-                    shared: shared.clone(),
-                    number,
-                },
-                new_key,
-                fate: None,
-                is_open: true,
+        Ok(match number {
+            Ok(number) => {
+                self.tell();
+                Asked::Slot(Call {
+                    slot: TaskSlot { shared, number },
+                    new_key,
+                    fate: None,
+                    is_open: true,
+                })
             }
-        }))
+            Err(until) => Asked::Later(until),
+        })
     }
 
     fn tell(&self) {
@@ -148,6 +149,13 @@ impl fmt::Debug for Place {
             .field("ticket", &self.ticket)
             .finish_non_exhaustive()
     }
+}
+
+/// What one who waits is told.
+enum Asked {
+    Slot(Call),
+    /// To ask again by itself at this instant.
+    Later(Instant),
 }
 
 /// A request that has a slot. Its end, or its drop, says what becomes of that.

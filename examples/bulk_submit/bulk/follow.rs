@@ -18,7 +18,7 @@ use super::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pauses {
     first: Duration,
-    longest: Duration,
+    pub(crate) longest: Duration,
 }
 
 impl Pauses {

@@ -1,8 +1,9 @@
 //! The job: lines in, tasks out.
 
 use std::{
+    collections::HashSet,
     process,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -13,12 +14,12 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::{JoinError, JoinSet},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tower::{BoxError, ServiceBuilder};
 use tower_ploton::{
-    PlotonStack, PlotonTaskLimit,
-    api::{ApiError, Error, Ploton, PlotonService},
+    PlotonStack, PlotonTaskLimit, TaskLimitHandle,
+    api::{ApiError, Error, Ploton, PlotonService, TaskId},
 };
 
 use super::{
@@ -42,6 +43,8 @@ struct Job<S> {
     stop: watch::Receiver<bool>,
     /// For those that follow what earlier runs created.
     followers: Semaphore,
+    /// The tasks that somebody follows.
+    followed: Mutex<HashSet<TaskId>>,
 }
 
 pub(crate) async fn run(options: Options) -> Result<Summary, BoxError> {
@@ -83,11 +86,13 @@ pub(crate) async fn run(options: Options) -> Result<Summary, BoxError> {
         wait: options.wait,
         stop,
         followers: Semaphore::new(capacity.saturating_mul(2).min(Semaphore::MAX_PERMITS)),
+        followed: Mutex::default(),
     });
     let done = async {
         tokio::select! {
             done = job.run(&options, capacity) => done,
-            () = progress.show(slots, rate) => Ok(()),
+            () = job.settle(&slots) => Ok(()),
+            () = progress.show(slots.clone(), rate) => Ok(()),
         }
     };
     done.await?;
@@ -194,11 +199,30 @@ impl<S: PlotonService + Sync> Job<S> {
         Ok(())
     }
 
-    async fn follow(
-        &self,
-        id: tower_ploton::api::TaskId,
-        known: Option<Created>,
-    ) -> Result<(), BoxError> {
+    /// A line that failed may have a task, and keeps its slot: what runs is listed where others wait for that.
+    async fn settle(self: &Arc<Self>, slots: &TaskLimitHandle) {
+        let mut followers = Parts::new();
+        loop {
+            sleep(self.pauses.longest.max(SETTLE)).await;
+            let now = slots.snapshot();
+            if now.unsettled == 0 || now.waiting == 0 {
+                continue;
+            }
+            // Where that fails, it is tried again.
+            for task in self.ploton.running_tasks().await.unwrap_or_default() {
+                let job = self.clone();
+                followers.spawn(async move { job.follow(task.id, None).await });
+            }
+        }
+    }
+
+    async fn follow(&self, id: TaskId, known: Option<Created>) -> Result<(), BoxError> {
+        {
+            let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+            if !followed.insert(id.clone()) && known.is_none() {
+                return Ok(());
+            }
+        }
         let ploton = self.ploton.clone();
         let known = known.filter(|_| self.wait);
         follow(
@@ -305,3 +329,5 @@ fn result_of(part: Result<Result<(), BoxError>, JoinError>) -> Result<(), BoxErr
 
 /// How long Ctrl-C waits for what was sent.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What is unclear is not asked for more often.
+const SETTLE: Duration = Duration::from_millis(100);

@@ -2,3 +2,4 @@ mod properties;
 mod queue;
 mod service;
 mod slots;
+mod with_retry;

@@ -9,7 +9,7 @@ use tower::BoxError;
 use tower_test::mock;
 
 use crate::{
-    Deadline, IdempotencyKey, Plan, PlotonRetry, PlotonTaskLimit, TaskLimitHandle, TaskSlot,
+    Deadline, IdempotencyKey, Plan, PlotonTaskLimit, TaskLimitHandle, TaskSlot,
     origin::Origin,
     tasks::{NoTaskSlot, ResponseFuture, TaskLimitService},
 };
@@ -59,13 +59,13 @@ impl Service {
     }
 }
 
-fn response(status: u16) -> Response<()> {
+pub(super) fn response(status: u16) -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     response
 }
 
-fn create() -> Request<()> {
+pub(super) fn create() -> Request<()> {
     Request::post("https://api.ploton.ai/v1/tasks")
         .body(())
         .unwrap()
@@ -353,94 +353,4 @@ async fn the_capacity_changes_at_run_time_for_those_who_wait_too() {
     assert_pending!(waiting[2].poll());
     let now = service.handle.snapshot();
     assert_eq!((now.capacity, now.running, now.waiting), (100, 3, 0));
-}
-
-/// What Retry inside knows of the attempts, this layer knows.
-mod with_retry {
-    use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
-
-    use super::*;
-
-    /// Sends one request whose attempts end so: with a status, or with 0 for a cut and 1 for one that was not sent.
-    async fn slot_after(ends: &'static [u16]) -> usize {
-        let limit = PlotonTaskLimit::new(Plan::Prototyping);
-        let handle = limit.handle();
-        let attempt = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-        let service = ServiceBuilder::new()
-            .layer(limit)
-            .layer(crate::PlotonIdempotency::new())
-            .layer(PlotonRetry::new().attempts(u32::try_from(ends.len()).unwrap()))
-            .service(service_fn(move |_: Request<String>| {
-                let made = attempt.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                async move {
-                    match ends[made] {
-                        0 => Err(io::Error::from(io::ErrorKind::ConnectionReset).into()),
-                        1 => Err(crate::no_turn::QueueFull {
-                            waiting: 1,
-                            wait: Duration::ZERO,
-                        }
-                        .into()),
-                        status => Ok::<_, BoxError>(response(status).map(|()| String::new())),
-                    }
-                }
-            }));
-        let request = create().map(|()| String::new());
-        let _ = service.oneshot(request).await;
-        handle.snapshot().running
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn every_attempt_counts() {
-        let table: [(&[u16], usize); 10] = [
-            (&[429], 0),
-            (&[429, 429, 429], 0),
-            (&[0, 429], 1),
-            (&[503, 401], 1),
-            (&[429, 422], 0),
-            (&[429, 503], 1),
-            (&[429, 201], 1),
-            (&[1], 0),
-            (&[0, 1], 1),
-            (&[409], 1),
-        ];
-        for (ends, running) in table {
-            assert_eq!(slot_after(ends).await, running, "{ends:?}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_request_dropped_between_two_attempts_that_were_refused_frees_its_slot() {
-        for (status, running) in [(429, 0), (503, 1)] {
-            let limit = PlotonTaskLimit::new(Plan::Prototyping);
-            let handle = limit.handle();
-            let inner =
-                PlotonRetry::new().layer(service_fn(move |_: Request<String>| async move {
-                    let mut response = response(status).map(|()| String::new());
-                    let headers = response.headers_mut();
-                    headers.insert("retry-after", http::HeaderValue::from_static("5"));
-                    Ok::<_, BoxError>(response)
-                }));
-            let mut request = create().map(|()| String::new());
-            request.extensions_mut().insert(IdempotencyKey::random());
-            let headers = request.headers_mut();
-            headers.insert("idempotency-key", http::HeaderValue::from_static("k"));
-            let call = limit.layer(inner).oneshot(request);
-            let call = tokio::time::timeout(Duration::from_secs(1), call);
-            assert!(call.await.is_err());
-            assert_eq!(handle.snapshot().running, running, "{status}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_deadline_that_passes_before_the_first_attempt_frees_the_slot() {
-        let limit = PlotonTaskLimit::new(Plan::Prototyping);
-        let handle = limit.handle();
-        let server =
-            service_fn(async |_: Request<String>| Ok::<_, BoxError>(Response::new(String::new())));
-        let service = limit.layer(PlotonRetry::new().layer(server));
-        let mut request = create().map(|()| String::new());
-        request.extensions_mut().insert(Deadline(Instant::now()));
-        assert!(service.oneshot(request).await.is_err());
-        assert_eq!(handle.snapshot().running, 0);
-    }
 }

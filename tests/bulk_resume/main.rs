@@ -9,30 +9,29 @@
     reason = "a test fails by a panic"
 )]
 
-#[path = "../examples/bulk_submit/bulk/mod.rs"]
+#[path = "../../examples/bulk_submit/bulk/mod.rs"]
 mod bulk;
+mod job;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::HashSet,
     env, fs,
-    num::NonZeroU32,
-    path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio, exit},
+    process::{Child, Command, exit},
     thread::sleep,
     time::{Duration, SystemTime},
 };
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use serde_json::Value;
-use tower_ploton::mock::{FakePloton, FakeServer, Fault};
+use tower_ploton::mock::Fault;
 
+use job::{Job, Run};
 use support::KEY;
 
 /// Where the child finds its arguments.
 const ARGS: &str = "BULK_SUBMIT_ARGS";
-const PLAN: &str = "60000/50";
 
 /// Not a test but the program, where this executable was started to be it.
 #[test]
@@ -40,130 +39,6 @@ fn the_program() {
     if let Ok(args) = env::var(ARGS) {
         let args: Vec<String> = serde_json::from_str(&args).unwrap();
         exit(bulk::main(args.into_iter().map(Into::into)).into());
-    }
-}
-
-/// A folder of its own, a fake Ploton, and the program's files.
-struct Job {
-    folder: PathBuf,
-    fake: FakePloton,
-    server: FakeServer,
-}
-
-impl Job {
-    async fn new(name: &str, prompts: &str) -> Self {
-        let fake = FakePloton::new()
-            .accept_key(KEY)
-            .concurrent_tasks(NonZeroU32::new(50).unwrap())
-            .task_duration(Duration::from_millis(50));
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bulk_{name}"));
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("prompts.txt"), prompts).unwrap();
-        let server = fake.listen().await.unwrap();
-        Self {
-            folder,
-            fake,
-            server,
-        }
-    }
-
-    fn start(&self, more: &[&str]) -> Child {
-        let path = |name| self.folder.join(name).to_str().unwrap().to_owned();
-        let url = format!("{}/v1", self.server.url());
-        let mut args = vec!["bulk_submit".to_owned(), path("prompts.txt")];
-        args.extend(["--out".to_owned(), path("results.jsonl")]);
-        args.extend(["--base-url", &url, "--plan", PLAN].map(str::to_owned));
-        args.extend(more.iter().map(|more| (*more).to_owned()));
-        Command::new(env::current_exe().unwrap())
-            .args(["--exact", "the_program", "--nocapture"])
-            .env(ARGS, serde_json::to_string(&args).unwrap())
-            .env("PLOTON_API_KEY", KEY)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
-    }
-
-    fn run(&self, more: &[&str]) -> Run {
-        Run(self.start(more).wait_with_output().unwrap())
-    }
-
-    /// POSTs that reached the fake.
-    fn posts(&self) -> usize {
-        let attempts = self.fake.attempts();
-        let posts = attempts
-            .iter()
-            .filter(|attempt| attempt.method == Method::POST);
-        posts.count()
-    }
-
-    fn lines(&self, file: &str) -> Vec<Value> {
-        let text = fs::read_to_string(self.folder.join(file)).unwrap();
-        // Half a line may be at the end.
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        whole
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
-    }
-
-    fn write(&self, file: &str, text: &str) {
-        fs::write(self.folder.join(file), text).unwrap();
-    }
-
-    /// Each line of the prompts has one task, and one result that names it.
-    fn assert_each_once(&self) {
-        let created: HashMap<_, _> = self
-            .fake
-            .tasks()
-            .into_iter()
-            .map(|task| (task.prompt, task.id))
-            .collect();
-        assert_eq!(
-            created.len(),
-            self.fake.tasks().len(),
-            "one was created twice"
-        );
-        let prompts = fs::read_to_string(self.folder.join("prompts.txt")).unwrap();
-        let expected: BTreeMap<u64, &String> = (1..)
-            .zip(prompts.lines().map(|prompt| &created[prompt]))
-            .collect();
-        let results = self.lines("results.jsonl");
-        let told: BTreeMap<u64, String> = results
-            .iter()
-            .map(|line| {
-                (
-                    line["line"].as_u64().unwrap(),
-                    line["id"].as_str().unwrap().to_owned(),
-                )
-            })
-            .collect();
-        assert_eq!(told.len(), results.len(), "one was told twice");
-        assert!(told.iter().map(|(n, id)| (*n, id)).eq(expected), "{told:?}");
-        assert_eq!(created.len(), told.len());
-    }
-}
-
-/// A run that came to its end.
-struct Run(Output);
-
-impl Run {
-    fn code(&self) -> i32 {
-        self.0.status.code().expect("it was not killed")
-    }
-
-    fn stderr(&self) -> String {
-        String::from_utf8_lossy(&self.0.stderr).into_owned()
-    }
-
-    /// The number behind `name =` in the summary.
-    fn count(&self, name: &str) -> u64 {
-        let text = String::from_utf8_lossy(&self.0.stdout).into_owned();
-        let mut lines = text.lines().filter_map(|line| line.split_once(" = "));
-        let count = lines.find_map(|(key, count)| (key == name).then(|| count.parse().unwrap()));
-        count.unwrap_or_else(|| panic!("{text}\n{}", self.stderr()))
     }
 }
 
@@ -338,6 +213,22 @@ async fn bad_lines_are_told_with_their_numbers_and_the_rest_is_done() {
         .collect();
     created.sort();
     assert_eq!(created, ["one", "two"]);
+}
+
+/// The slot of a line that may have a task was kept, and the next line waited for an hour.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_fails_stops_no_other() {
+    let mut job = Job::new("settled", &prompts(3)).await;
+    job.plan = "60000/1";
+    for _ in 0..4 {
+        job.fake.fail_next(Fault::CutAfter);
+        job.fake.fail_next(Fault::Status(StatusCode::BAD_GATEWAY));
+    }
+    let run = job.run(&["--no-count"]);
+    assert_eq!(run.code(), 1, "{}", run.stderr());
+    assert!(run.count("failed") > 0 && run.count("created") > 0);
+    assert_eq!(job.run(&[]).code(), 0);
+    job.assert_each_once();
 }
 
 /// A refusal is no unclear end, however long ago it was.

@@ -18,7 +18,14 @@ mod servers;
 mod strangers;
 mod types;
 
-use std::{error::Error, num::NonZeroU32, time::Duration};
+use std::{
+    error::Error,
+    fs,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    sync::Once,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::AUTHORIZATION};
@@ -27,6 +34,7 @@ use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_ploton::{
     ApiKey, Attempts, IdempotencyKey, Origin, Plan, PlotonAuth, PlotonIdempotency, PlotonRateLimit,
     PlotonReplay, PlotonRetry, PlotonStack,
+    auth::KeyFile,
     mock::{FakePloton, Fault},
     retry::ReplayBody,
 };
@@ -39,9 +47,27 @@ pub(crate) fn key() -> ApiKey {
     ApiKey::parse(KEY).unwrap()
 }
 
-/// An auth layer for each way to get the key. A new source of keys belongs here: every test goes through all of them.
+/// An auth layer for each way to get the key. A new source of keys belongs here: what depends on it goes through all of
+/// them.
 pub(crate) fn auths() -> Vec<PlotonAuth> {
-    vec![PlotonAuth::new(key())]
+    let other = ApiKey::parse("pk_test_0000000000000000").unwrap();
+    let changed = PlotonAuth::new(other);
+    changed.key_handle().set(key()).unwrap();
+    vec![
+        PlotonAuth::new(key()),
+        changed,
+        PlotonAuth::from_source(async || Ok::<_, BoxError>(key())),
+        PlotonAuth::from_source(KeyFile::new(key_file())),
+    ]
+}
+
+/// A file with the key in it.
+pub(crate) fn key_file() -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("leak_hunt.key");
+    // Tests run side by side: none may find the file half written.
+    static WRITTEN: Once = Once::new();
+    WRITTEN.call_once(|| fs::write(&path, format!("{KEY}\n")).unwrap());
+    path
 }
 
 pub(crate) fn origin(url: &str) -> Origin {

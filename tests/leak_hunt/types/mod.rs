@@ -2,6 +2,9 @@
 //!
 //! A type that is missing in [`show_all`] fails the test: show it there, made with the key where it can hold one.
 
+mod client;
+mod keys;
+
 use std::{
     any::type_name, collections::BTreeSet, fmt::Debug, fs, num::NonZeroU32, path::Path,
     time::Duration, time::SystemTime,
@@ -97,7 +100,8 @@ async fn no_public_type_prints_the_key() {
 
 async fn show_all(shown: &mut Shown) {
     nouns(shown);
-    // Where keys come from: a source is shown here, before and after it gave its key.
+    keys::show_all(shown).await;
+    client::show_all(shown).await;
     layers(shown).await;
     retry_errors(shown).await;
     limit_errors(shown).await;

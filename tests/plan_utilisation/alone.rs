@@ -60,7 +60,7 @@ fn a_saturated_plan_of_100_is_used_and_nobody_is_refused() {
     }
 }
 
-/// A tenth of the runs' time for each more request: so the networks come in turn.
+/// Ten times the requests take ten times as long to run, so the networks come in turn.
 #[test]
 fn a_saturated_plan_of_1000_is_used_and_nobody_is_refused() {
     let in_turn = |seed| {

@@ -38,8 +38,13 @@ fn processes_with_one_key_share_a_server_with_windows_by_its_headers() {
             &worlds,
             &together,
         );
-        assert_promised(&worlds, &together, |_, outcome| {
-            f64::from(outcome.tally.refused) <= 0.002 * f64::from(outcome.tally.sent())
+        assert_promised(&worlds, &together, |world, outcome| {
+            // What arrives a second late finds less than was left when it was sent.
+            let most = match world.delays {
+                Delays::Uneven => 0.003,
+                Delays::Near | Delays::Far => 0.002,
+            };
+            f64::from(outcome.tally.refused) <= most * f64::from(outcome.tally.sent())
                 && outcome.used >= 0.95
         });
         for (world, outcomes) in worlds.iter().zip(&each) {

@@ -159,3 +159,28 @@ async fn a_pinned_request_carries_the_key_of_its_time() {
         assert_eq!(request.headers()[AUTHORIZATION], format!("Bearer {key}"));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_that_is_printed_holds_a_key() {
+    let key = || ApiKey::parse(KEY).unwrap();
+    let fixed = PlotonAuth::new(key());
+    let handle = fixed.key_handle();
+    handle.set(ApiKey::parse("pk_test_b").unwrap()).unwrap();
+    let fresh = FreshKey::from(key()).expires_in(Duration::from_secs(60));
+    let given = fresh.clone();
+    let sourced = PlotonAuth::from_source(move || {
+        let given = given.clone();
+        async { Ok::<_, tower::BoxError>(given) }
+    });
+    let renewing = sourced.key_handle();
+    renewing.renew().await.unwrap();
+    let (mut service, _server) = mock::spawn_layer::<Request<()>, Response<()>, _>(sourced);
+    assert_ready_ok!(service.poll_ready());
+    let call = service.call(get("https://api.ploton.ai/"));
+    let shown = format!(
+        "{fixed:?} {handle:?} {fresh:?} {renewing:?} {call:?} {:?}",
+        service.get_ref()
+    );
+    assert!(shown.contains("pk_test_…ter2"), "the last four are shown");
+    assert!(!shown.contains("hunter"), "{shown}");
+}

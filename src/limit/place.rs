@@ -65,8 +65,9 @@ impl Place {
         deadline: Option<Instant>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), BoxError>> {
-        if deadline.is_none() {
-            self.enter();
+        if self.ticket.is_none() && deadline.is_none() {
+            self.ticket = self.shared.enter();
+            self.turn = self.ticket.is_some();
         }
         while !self.turn {
             match self.ask(deadline, cx.waker())? {
@@ -83,24 +84,14 @@ impl Place {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes a place whose turn it is at once, where nobody waits and there is a token: nearly always.
-    fn enter(&mut self) {
-        if self.ticket.is_none() {
-            self.ticket = self
-                .shared
-                .with(|state, now, _| state.queue.enter(state.outlook(now)));
-            self.turn = self.ticket.is_some();
-        }
-    }
-
     fn ask(&mut self, deadline: Option<Instant>, waker: &Waker) -> Result<Turn, BoxError> {
         let mut waker = Some(waker.clone());
         let shared = self.shared.clone();
         let mut began = None;
         let turn = shared.with(|state, now, wakers| {
-            let outlook = state.outlook(now);
             let is_new = self.ticket.is_none();
             let ticket = *self.ticket.get_or_insert_with(|| state.queue.join());
+            let outlook = state.outlook(now);
             let turn = state.queue.ask(ticket, outlook, &mut waker, wakers);
             let Turn::Later(until) = turn else {
                 if let Some(late) = self.too_late(deadline, now) {

@@ -70,6 +70,12 @@ impl AnswerRing {
             .map(|&ended| later(ended, self.window)))
     }
 
+    /// Whether one more fits beside `n` at most even if none of the requests has left the window.
+    pub(super) fn surely_fits(&self, n: u32) -> bool {
+        let all = self.out.len().saturating_add(self.ended.len());
+        number(all) < n
+    }
+
     pub(super) fn send(&mut self, number: u64, now: Instant) {
         self.out.drain(..self.first_awaited(now));
         self.out.push_back((number, now));

@@ -9,6 +9,7 @@ use super::{
     bucket::Bucket,
     events::{News, Seen},
     queue::{Outlook, Queue, Wakers},
+    rule::Verdict,
 };
 use crate::{
     headers::date::Wall,
@@ -48,6 +49,14 @@ impl Shared {
             }),
             wall: Wall::anchored(),
         }
+    }
+
+    /// A place whose turn it is at once, where nobody is there and there is a token: nearly always.
+    pub(super) fn enter(&self) -> Option<u64> {
+        let mut state = self.lock();
+        let now = Instant::now();
+        state.latest = now;
+        (state.queue.is_empty() && state.bucket.lets_one(now)).then(|| state.queue.enter(now))
     }
 
     /// Looks at the state, and changes nothing that others wait for.
@@ -103,7 +112,13 @@ impl Shared {
 
 impl State {
     pub(super) fn outlook(&self, now: Instant) -> Outlook {
-        let verdict = self.bucket.verdict(now);
+        let for_one = self.queue.len() <= 1 && self.bucket.lets_one(now);
+        // How many more may leave is of no use to nobody.
+        let verdict = if for_one {
+            Verdict::Now(1)
+        } else {
+            self.bucket.verdict(now)
+        };
         Outlook {
             now,
             verdict,

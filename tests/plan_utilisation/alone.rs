@@ -44,6 +44,8 @@ fn nobody_is_refused_and_the_plan_is_used(title: &str, worlds: &[World], minutes
     assert_promised(worlds, &outcomes, |world, outcome| {
         let is_used = match world.kind {
             Kind::CounterStrict if minutes < 20 => outcome.used >= 0.6,
+            // A few longer steps are a hundredth of five minutes.
+            Kind::CounterFloored if minutes < 20 => outcome.used >= least_used(world) - 0.03,
             _ => outcome.used >= least_used(world) - short,
         };
         outcome.tally.refused <= most_refused(world.kind) && is_used

@@ -104,6 +104,11 @@ impl AnswerRing {
         let spare = self.first_counting(now).saturating_sub(SPARE);
         let past = self.first_within(self.longest, now);
         self.ended.drain(..past.max(spare));
+        // Mostly the last of all; one that was lost may come before others that were.
+        if self.ended.back().is_none_or(|&last| last <= at) {
+            self.ended.push_back(at);
+            return;
+        }
         let place = self.ended.partition_point(|&ended| ended <= at);
         self.ended.insert(place, at);
     }

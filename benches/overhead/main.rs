@@ -1,0 +1,156 @@
+//! What the layers add to a request that succeeds at once, beside what one would assemble instead and beside a floor.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a bench that can't run has nothing to say"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod floor;
+mod peers;
+mod work;
+
+use std::{num::NonZeroU32, time::Duration};
+
+use tokio::runtime::{self, Runtime};
+use tower::{Layer, ServiceBuilder};
+use tower_ploton::{
+    ApiKey, Plan, PlotonAuth, PlotonIdempotency, PlotonRateLimit, PlotonRetry, PlotonStack,
+};
+
+use self::{
+    floor::{CloneLayer, FloorLayer},
+    support::{
+        print::{Table, Values, cell, spread},
+        rounds::{self, Variant},
+    },
+    work::{Answers, Client, Inner, KEY},
+};
+
+const ROUNDS: usize = 3_001;
+
+fn main() {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    // The limiter's clock and the timeouts are tokio's.
+    let _entered = runtime.enter();
+
+    let [plain, with_headers] = [Answers::Plain, Answers::WithRateHeaders].map(Inner::new);
+    let variants: Vec<(&'static str, Box<dyn Client>)> = vec![
+        (BARE, Box::new(plain.clone())),
+        ("idempotency", client(PlotonIdempotency::new(), &plain)),
+        ("retry", client(PlotonRetry::new(), &plain)),
+        ("rate limit", client(limit(), &plain)),
+        ("auth", client(PlotonAuth::new(key()), &plain)),
+        ("the four", client(four(), &plain)),
+        (STACK, client(stack(), &plain)),
+        (PEERS, client(peers::layers(), &plain)),
+        (FLOOR, client(FloorLayer::new(), &plain)),
+        ("a clone of the request", client(CloneLayer, &plain)),
+        (BARE_WITH_HEADERS, Box::new(with_headers.clone())),
+        (STACK_WITH_HEADERS, client(stack(), &with_headers)),
+        (PEERS_WITH_HEADERS, client(peers::layers(), &with_headers)),
+    ];
+    measure(&runtime, variants);
+}
+
+fn measure(runtime: &Runtime, mut variants: Vec<(&'static str, Box<dyn Client>)>) {
+    let taken: Vec<_> = variants
+        .iter_mut()
+        .map(|(name, client)| (*name, work::allocations(runtime, &mut **client)))
+        .collect();
+    let timed = variants
+        .into_iter()
+        .map(|(name, mut client)| Variant::new(name, move || [work::nanos(runtime, &mut *client)]));
+    let [times] = rounds::run(ROUNDS, timed.collect());
+
+    let base = |name: &str| match name.ends_with(WITH_HEADERS) {
+        true => BARE_WITH_HEADERS,
+        false => BARE,
+    };
+    let allocated = |name: &str| {
+        let of = |name| taken.iter().find(|(other, _)| *other == name);
+        let (Some((_, own)), Some((_, bare))) = (of(name), of(base(name))) else {
+            panic!("{name} was not measured");
+        };
+        (
+            own.count.saturating_sub(bare.count),
+            own.bytes.saturating_sub(bare.bytes),
+        )
+    };
+
+    let title = "added to a request that succeeds at once";
+    let mut table = Table::new(title, &["ns", "allocations", "bytes"]);
+    for name in times.names().filter(|&name| name != base(name)) {
+        let (count, bytes) = allocated(name);
+        let added = times.added(name, base(name));
+        table.row(name, [spread(added), count.to_string(), bytes.to_string()]);
+    }
+    table.print();
+    let bare = times.of(BARE).middle;
+    println!(
+        "\nMedians and quartiles of {ROUNDS} paired rounds, over a bare service, which takes {} ns itself.",
+        cell(bare)
+    );
+
+    let mut values = Values::default();
+    let ratio = |one, other| {
+        let pair = |name| (name, base(name));
+        times.added_ratio(pair(one), pair(other)).middle
+    };
+    values.add("overhead.ratio_vs_peers", ratio(STACK, PEERS));
+    let with_headers = ratio(STACK_WITH_HEADERS, PEERS_WITH_HEADERS);
+    values.add("overhead.ratio_vs_peers_with_headers", with_headers);
+    values.add("overhead.ratio_vs_floor", ratio(STACK, FLOOR));
+    values.count("overhead.allocs_stack", allocated(STACK).0);
+    values.count("overhead.allocs_peers", allocated(PEERS).0);
+    values.print();
+}
+
+/// `layer` on `inner`.
+fn client<L>(layer: L, inner: &Inner) -> Box<dyn Client>
+where
+    L: Layer<Inner, Service: Client + 'static>,
+{
+    Box::new(layer.layer(inner.clone()))
+}
+
+fn four() -> impl Layer<Inner, Service: Client + 'static> {
+    ServiceBuilder::new()
+        .layer(PlotonIdempotency::new())
+        .layer(PlotonRetry::new())
+        .layer(limit())
+        .layer(PlotonAuth::new(key()))
+        .into_inner()
+}
+
+fn stack() -> PlotonStack {
+    PlotonStack::new(key(), PLAN).rate_limit(limit())
+}
+
+/// A limit that never has to wait, but knows as many recent answers as one that could: some thousand.
+fn limit() -> PlotonRateLimit {
+    PlotonRateLimit::new(PLAN).window(Duration::from_millis(1))
+}
+
+fn key() -> ApiKey {
+    ApiKey::parse(KEY).expect("a key")
+}
+
+const PLAN: Plan = Plan::Enterprise {
+    requests_per_minute: NonZeroU32::new(5_000_000).unwrap(),
+    concurrent_tasks: NonZeroU32::MIN,
+};
+
+const BARE: &str = "bare";
+const STACK: &str = "PlotonStack";
+const PEERS: &str = "peers assembled";
+const FLOOR: &str = "floor";
+const WITH_HEADERS: &str = ", rate headers";
+const BARE_WITH_HEADERS: &str = "bare, rate headers";
+const STACK_WITH_HEADERS: &str = "PlotonStack, rate headers";
+const PEERS_WITH_HEADERS: &str = "peers assembled, rate headers";

@@ -1,4 +1,5 @@
 //! The same jobs done by what is there today: tower-http's auth and header layers, tower's retry and timeout, governor.
+#![allow(dead_code, reason = "no bench needs all of it")]
 
 use std::{
     future::Future,

@@ -12,18 +12,43 @@
 
 mod clients;
 mod load;
+mod neighbours;
 #[path = "../../../tests/support/network.rs"]
 mod network;
+mod outage;
 mod parallel;
+#[path = "../../support/peers.rs"]
+mod peers;
+mod picture;
 mod plan_use;
 #[path = "../../../tests/support/servers.rs"]
 mod servers;
+#[path = "../../support/mod.rs"]
+mod support;
 mod wire;
 
 fn main() {
     let rows = plan_use::rows();
     plan_use::print(&rows);
-    for (name, value) in plan_use::figures(&rows) {
-        println!("{name} = {value:.4}");
+    let together = neighbours::together();
+    neighbours::print(&together);
+    let courses = outage::courses();
+    outage::print(&courses);
+    picture::draw(&rows, &courses);
+
+    let mut values = support::print::Values::default();
+    let figures = plan_use::figures(&rows);
+    for (name, value) in figures.into_iter().chain(neighbours::figures(&together)) {
+        values.add(&name, value);
     }
+    for course in &courses {
+        let name = format!("outage.{}", course.retrying.name());
+        values.add(&format!("{name}.amplification"), course.amplification());
+        values.count(
+            &format!("{name}.recovery_seconds"),
+            course.recovery() as u64,
+        );
+        values.add(&format!("{name}.lost"), course.lost());
+    }
+    values.print();
 }

@@ -1,7 +1,5 @@
 //! One client alone with each kind of server: how much of the plan it uses, what is refused, how long requests wait.
 
-use std::fmt::Write;
-
 use tokio::time::Instant;
 
 use super::{
@@ -10,11 +8,14 @@ use super::{
     network::{Delays, Tally, World},
     parallel::in_parallel,
     servers::{Headers, Kind},
+    support::print::{Table, cell},
     wire::Wire,
 };
 
 const MINUTES: u32 = 20;
-const SEEDS: u64 = 3;
+/// Runs of each client at full load, whose numbers hardly differ, and of groups, whose numbers do.
+const FULL_RUNS: u64 = 3;
+const GROUP_RUNS: u64 = 20;
 
 /// A kind of server, as it stands in the printed names and for a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +132,11 @@ impl Outcome {
         f64::from(self.tally.refused) / f64::from(self.runs)
     }
 
+    /// Of what was sent, as a fraction.
+    pub(crate) fn refused_part(&self) -> f64 {
+        f64::from(self.tally.refused) / f64::from(self.tally.sent().max(1))
+    }
+
     /// Requests that ended without a success in one run, on average.
     fn lost(&self) -> f64 {
         f64::from(self.fates.lost) / f64::from(self.runs)
@@ -187,7 +193,11 @@ pub(crate) fn rows() -> Vec<Row> {
                     most: Outcome::default(),
                 });
                 for load in [Load::Full, Load::Part(0.3), Load::Part(0.6)] {
-                    for seed in 0..SEEDS {
+                    let count = match load {
+                        Load::Full => FULL_RUNS,
+                        Load::Part(_) => GROUP_RUNS,
+                    };
+                    for seed in 0..count {
                         let run = Run {
                             model,
                             n,
@@ -216,55 +226,39 @@ pub(crate) fn rows() -> Vec<Row> {
 
 pub(crate) fn print(rows: &[Row]) {
     for n in [100, 1_000] {
-        println!("{}", table(rows, n));
+        let title = format!("{MINUTES} minutes, a plan of {n} a minute");
+        let columns = [
+            "client",
+            "full load: used",
+            "429s",
+            "lost",
+            "wait",
+            "30 %: 429s",
+            "lost",
+            "wait",
+            "60 %: 429s",
+            "lost",
+            "wait",
+        ];
+        let mut table = Table::new(&title, &columns);
+        for row in rows.iter().filter(|row| row.n == n) {
+            let mut cells = vec![
+                row.setup.name().to_owned(),
+                format!("{:.2} %", row.full.used(n) * 100.0),
+            ];
+            for outcome in [&row.full, &row.third, &row.most] {
+                let wait = outcome.fates.mean_wait();
+                cells.extend([cell(outcome.refused()), cell(outcome.lost())]);
+                cells.push(format!("{} s", cell(wait)));
+            }
+            table.row(row.model.name, cells);
+        }
+        table.print();
     }
-}
-
-fn table(rows: &[Row], n: u32) -> String {
-    let mut table = format!(
-        "{MINUTES} minutes, a plan of {n} a minute, mean of {SEEDS} runs\n{:<15} {:<25} | {:>8} {:>9} {:>7} {:>6} | {:>6} {:>7} {:>6} | {:>6} {:>7} {:>6}\n",
-        "", "", "full", "", "", "", "30 %", "", "", "60 %", "", ""
+    println!(
+        "\nMeans of {FULL_RUNS} runs at full load and of {GROUP_RUNS} runs with groups of requests that ask for a part of the plan.\n\
+         Lost: requests whose caller got an error or a 429 in the end. Wait: all their time but the last attempt's own."
     );
-    writeln!(
-        table,
-        "{:<15} {:<25} | {:>8} {:>9} {:>7} {:>6} | {:>6} {:>7} {:>6} | {:>6} {:>7} {:>6}",
-        "server",
-        "client",
-        "used",
-        "429s",
-        "lost",
-        "wait",
-        "429s",
-        "lost",
-        "wait",
-        "429s",
-        "lost",
-        "wait"
-    )
-    .unwrap();
-    for row in rows.iter().filter(|row| row.n == n) {
-        let Row {
-            full, third, most, ..
-        } = row;
-        writeln!(
-            table,
-            "{:<15} {:<25} | {:>6.2} % {:>9.1} {:>7.1} {:>4.1} s | {:>6.1} {:>7.1} {:>4.1} s | {:>6.1} {:>7.1} {:>4.1} s",
-            row.model.name,
-            row.setup.name(),
-            full.used(n) * 100.0,
-            full.refused(),
-            full.lost(),
-            full.fates.mean_wait(),
-            third.refused(),
-            third.lost(),
-            third.fates.mean_wait(),
-            most.refused(),
-            most.lost(),
-            most.fates.mean_wait(),
-        )
-        .unwrap();
-    }
-    table
 }
 
 /// The figures by name.

@@ -3,6 +3,7 @@
 //! All but the last have the same retry, this crate's, so that what differs between them is the limiter.
 
 mod governor;
+mod outage;
 mod reqwest_retry;
 
 use std::{num::NonZeroU32, time::Duration};
@@ -16,7 +17,8 @@ use tower::{
 use tower_ploton::{ApiKey, Plan, PlotonIdempotency, PlotonRateLimit, PlotonRetry, PlotonStack};
 use tower_resilience_ratelimiter::{RateLimiterLayer, WindowType};
 
-pub(crate) use self::{governor::governed, reqwest_retry::reqwest_retry};
+pub(crate) use self::outage::Retrying;
+use self::{governor::governed, reqwest_retry::reqwest_retry};
 use super::wire::Wire;
 
 /// A client, whatever it is made of.
@@ -90,12 +92,9 @@ impl Setup {
                 retried(governed(wire, quota), plan)
             }
             Self::TowerResilience => {
-                let limiter = RateLimiterLayer::per_minute(n as usize)
-                    .window_type(WindowType::SlidingLog)
-                    .backpressure()
-                    .build()
-                    .unwrap();
-                let limited = limiter.layer(wire).map_err(|error| error.to_string());
+                let limited = sliding_log(n)
+                    .layer(wire)
+                    .map_err(|error| error.to_string());
                 retried(limited, plan)
             }
             Self::Tower => {
@@ -110,6 +109,15 @@ impl Setup {
             Self::ReqwestRetry => reqwest_retry(wire),
         }
     }
+}
+
+/// tower-resilience's limiter as its documentation advises it for quotas of external APIs.
+fn sliding_log(n: u32) -> RateLimiterLayer {
+    RateLimiterLayer::per_minute(n as usize)
+        .window_type(WindowType::SlidingLog)
+        .backpressure()
+        .build()
+        .unwrap()
 }
 
 fn per_minute(n: u32) -> NonZeroU32 {

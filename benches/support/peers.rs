@@ -28,12 +28,19 @@ use tower_http::{auth::AddAuthorizationLayer, set_header::SetRequestHeaderLayer}
 /// In the order of our own stack, around an inner service `S`.
 pub(crate) fn layers<S, B, R>(
     key: &str,
-) -> impl Layer<S, Service: Service<Request<B>, Response = Response<R>, Error = BoxError> + Clone> + Clone
+) -> impl Layer<
+    S,
+    Service: Service<Request<B>, Response = Response<R>, Error = BoxError, Future: Send>
+                 + Clone
+                 + Send
+                 + 'static,
+>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send,
     B: Clone + Send + 'static,
+    R: Send + 'static,
 {
     let name = HeaderName::from_static("idempotency-key");
     ServiceBuilder::new()

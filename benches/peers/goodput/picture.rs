@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 
 use plotters::{
     coord::Shift,
-    prelude::{BLACK, Color, DrawingArea, IntoDrawingArea, RGBColor, SVGBackend, WHITE},
+    prelude::{BLACK, DrawingArea, IntoDrawingArea, RGBColor, SVGBackend, WHITE},
     style::{
         FontStyle, IntoFont, TextStyle,
         text_anchor::{HPos, Pos, VPos},

@@ -18,7 +18,7 @@ use super::{
 };
 
 const N: u32 = 1_000;
-const MINUTES: u32 = 20;
+const MINUTES: u32 = 10;
 const CLIENTS: [u32; 3] = [1, 10, 100];
 
 /// A client's limit: the whole plan, as if it were alone, or its part of it, as if it knew how many there are.

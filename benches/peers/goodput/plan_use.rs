@@ -13,9 +13,15 @@ use super::{
 };
 
 const MINUTES: u32 = 20;
-/// Runs of each client at full load, whose numbers hardly differ, and of groups, whose numbers do.
-const FULL_RUNS: u64 = 3;
-const GROUP_RUNS: u64 = 20;
+/// How often a client is run: groups are random, and the fewer they are the more so.
+const fn runs(n: u32, load: Load) -> u64 {
+    match (n, load) {
+        (..=100, Load::Full) => 3,
+        (_, Load::Full) => 1,
+        (..=100, Load::Part(_)) => 20,
+        (_, Load::Part(_)) => 5,
+    }
+}
 
 /// A kind of server, as it stands in the printed names and for a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,11 +199,7 @@ pub(crate) fn rows() -> Vec<Row> {
                     most: Outcome::default(),
                 });
                 for load in [Load::Full, Load::Part(0.3), Load::Part(0.6)] {
-                    let count = match load {
-                        Load::Full => FULL_RUNS,
-                        Load::Part(_) => GROUP_RUNS,
-                    };
-                    for seed in 0..count {
+                    for seed in 0..runs(n, load) {
                         let run = Run {
                             model,
                             n,
@@ -254,10 +256,14 @@ pub(crate) fn print(rows: &[Row]) {
             table.row(row.model.name, cells);
         }
         table.print();
+        println!(
+            "\nMeans of {} runs at full load and of {} with groups of requests that ask for a part of the plan.",
+            runs(n, Load::Full),
+            runs(n, Load::Part(0.3)),
+        );
     }
     println!(
-        "\nMeans of {FULL_RUNS} runs at full load and of {GROUP_RUNS} runs with groups of requests that ask for a part of the plan.\n\
-         Lost: requests whose caller got an error or a 429 in the end. Wait: all their time but the last attempt's own."
+        "Lost: requests whose caller got an error or a 429 in the end. Wait: all their time but the last attempt's own."
     );
 }
 

@@ -20,6 +20,7 @@ mod plan;
 pub mod retry;
 pub mod stack;
 mod sync;
+mod timeout;
 
 pub use self::{
     auth::PlotonAuth,

@@ -77,7 +77,7 @@ impl fmt::Display for WaitTooLong {
 
 impl Error for WaitTooLong {}
 
-/// The request's [`Deadline`](crate::Deadline) is before its turn. It was not sent.
+/// The request's [`Deadline`](crate::Deadline) is before its turn, or has passed. It was not sent.
 #[derive(Debug)]
 pub struct DeadlineTooSoon {
     pub(crate) wait: Duration,
@@ -101,6 +101,9 @@ impl DeadlineTooSoon {
 /// "request would wait 61.0 s for the rate limit, and its deadline is in 5.0 s"
 impl fmt::Display for DeadlineTooSoon {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.left.is_zero() {
+            return f.write_str("deadline had passed before the request came to the rate limit");
+        }
         let (wait, left) = (self.wait.as_secs_f64(), self.left.as_secs_f64());
         write!(
             f,

@@ -81,7 +81,16 @@ impl Origin {
             Some("http") => false,
             _ => return false,
         };
-        self.https == https && port(uri, https) == Some(self.port) && self.has_host(uri)
+        self.https == https
+            && (self.is_spelled_in(uri)
+                || port(uri, https) == Some(self.port) && self.has_host(uri))
+    }
+
+    /// Whether `uri` spells it as nearly all do, which needs no parsing to see.
+    fn is_spelled_in(&self, uri: &Uri) -> bool {
+        let authority = uri.authority().map(|authority| authority.as_str());
+        let has_default_port = self.port == default_port(self.https);
+        matches!(&self.host, Host::Name(name) if has_default_port && authority == Some(name))
     }
 
     /// Whether `uri` is plain HTTP, on any port, to the host that this origin reaches by HTTPS.

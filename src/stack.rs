@@ -9,10 +9,7 @@ use std::{
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
-use tower::{
-    BoxError, Layer, Service,
-    timeout::{Timeout, TimeoutLayer},
-};
+use tower::{BoxError, Layer, Service};
 
 use crate::{
     auth::{AuthService, PlotonAuth},
@@ -22,6 +19,7 @@ use crate::{
     origin::Origin,
     plan::Plan,
     retry::{self, PlotonRetry, RetryBody, RetryHandle, RetryService},
+    timeout::Timeout,
 };
 
 /// All four layers in their recommended order, and a timeout for each attempt, as one layer.
@@ -140,7 +138,7 @@ impl<S> Layer<S> for PlotonStack {
     type Service = StackService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let timed = TimeoutLayer::new(self.attempt_timeout).layer(inner);
+        let timed = Timeout::new(inner, self.attempt_timeout);
         let limited = match self.origin.clone() {
             None => self.rate_limit.layer(self.auth.layer(timed)),
             Some(origin) => {

@@ -13,7 +13,7 @@ mod floor;
 mod peers;
 mod work;
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{env, num::NonZeroU32, time::Duration};
 
 use tokio::runtime::{self, Runtime};
 use tower::{Layer, ServiceBuilder};
@@ -62,7 +62,30 @@ fn main() {
             client(peers::layers::<_, _, work::Body>(KEY), &with_headers),
         ),
     ];
-    measure(&runtime, variants);
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    match *arguments {
+        ["send", name, batches] => send(&runtime, variants, name, batches),
+        _ => measure(&runtime, variants),
+    }
+}
+
+/// Only sends, by one variant: for a profiler, and for `scripts/gate`.
+fn send(
+    runtime: &Runtime,
+    mut variants: Vec<(&'static str, Box<dyn Client>)>,
+    name: &str,
+    batches: &str,
+) {
+    let mut clients = variants.iter_mut();
+    let (_, client) = clients
+        .find(|(other, _)| *other == name)
+        .expect("the name of a variant");
+    let allocated = work::allocations(runtime, &mut **client);
+    for _ in 0..batches.parse().expect("how many batches") {
+        client.send(runtime, work::batch());
+    }
+    println!("allocations = {}", allocated.count);
 }
 
 fn measure(runtime: &Runtime, mut variants: Vec<(&'static str, Box<dyn Client>)>) {

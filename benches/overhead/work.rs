@@ -19,8 +19,7 @@ use tower::Service;
 use crate::support::allocations::{self, Allocations};
 
 pub(crate) const KEY: &str = "pk_test_4f9d0c2b7a6e1583";
-/// As many as stay in the cache.
-const BATCH: usize = 128;
+pub(crate) const BATCH: usize = 128;
 
 pub(crate) type Body = Full<Bytes>;
 
@@ -122,6 +121,7 @@ pub(crate) fn allocations(runtime: &Runtime, client: &mut dyn Client) -> Allocat
     allocations::of(|| client.send(runtime, requests))
 }
 
-fn batch() -> Vec<Request<Body>> {
+/// As many requests as stay in the cache.
+pub(crate) fn batch() -> Vec<Request<Body>> {
     (0..BATCH).map(|_| request()).collect()
 }

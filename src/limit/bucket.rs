@@ -270,11 +270,10 @@ impl Bucket {
 
     fn pause(&mut self, sent: Sent, hint: Duration, now: Instant, random: f64) -> Option<Instant> {
         let begins = self.pause.is_fresh(sent.number) || self.pause.until(now).is_none();
-        // Servers truncate: a hint below the interval is none.
-        let hint = hint.max(self.pacer.interval());
+        let least = self.pacer.interval();
         let until = self
             .pause
-            .refused(sent.number, self.next, hint, now, random);
+            .refused(sent.number, self.next, hint, least, now, random);
         self.pacer.push_to(until);
         begins.then_some(until)
     }

@@ -110,20 +110,22 @@ impl Pause {
         }
     }
 
-    /// The server refused `request`; `next` is the number of the next one. `hint` is what it asked for. The pause is
-    /// prolonged, never shortened; requests of one burst that are refused together are one refusal.
+    /// The server refused `request`; `next` is the number of the next one. `hint` is what it asked for: servers truncate, so
+    /// below `least` it says nothing. The pause is prolonged, never shortened; requests of one burst that are refused
+    /// together are one refusal.
     pub(super) fn refused(
         &mut self,
         request: u64,
         next: u64,
         hint: Duration,
+        least: Duration,
         now: Instant,
         random: f64,
     ) -> Instant {
         if self.is_fresh(request) {
             self.row = self.row.saturating_add(1);
         }
-        let wait = self.lengthened(hint.min(LONGEST));
+        let wait = self.lengthened(hint.min(LONGEST).max(least));
         let spread = scaled(wait, 1, 5).clamp(MIN_SPREAD, MAX_SPREAD);
         let wait = wait.saturating_add(spread.mul_f64(random));
         self.pause_until(later(now, wait), next)
@@ -169,6 +171,8 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    /// The interval of a plan of 100.
+    const T: Duration = Duration::from_micros(602_620);
 
     #[test]
     fn before_the_first_answer_one_request_is_in_flight_for_two_seconds() {
@@ -221,10 +225,10 @@ mod tests {
     fn refusals_of_one_burst_are_one_pause_that_is_never_shortened() {
         let start = Instant::now();
         let mut pause = Pause::new();
-        let first = pause.refused(0, 5, 12 * SECOND, start, 0.0);
+        let first = pause.refused(0, 5, 12 * SECOND, T, start, 0.0);
         assert_eq!(first, start + 12 * SECOND);
         for request in 1..5 {
-            let until = pause.refused(request, 5, SECOND, start, 0.0);
+            let until = pause.refused(request, 5, SECOND, T, start, 0.0);
             assert_eq!(until, first);
         }
         assert_eq!(pause.row, 1);
@@ -245,23 +249,33 @@ mod tests {
         let mut waits = Vec::new();
         for request in 0..8 {
             pause.send(request, false, now);
-            let until = pause.refused(request, request + 1, 3 * SECOND, now, 0.0);
+            let until = pause.refused(request, request + 1, 3 * SECOND, T, now, 0.0);
             waits.push((until - now).as_secs());
             now = until;
         }
         assert_eq!(waits, [3, 6, 12, 24, 48, 60, 60, 60]);
         pause.send(8, false, now);
         pause.answered(8);
-        let until = pause.refused(9, 10, 3 * SECOND, now, 0.0);
+        let until = pause.refused(9, 10, 3 * SECOND, T, now, 0.0);
         assert_eq!((until - now).as_secs(), 3);
     }
 
     #[test]
     fn the_spread_is_above_the_hint_and_a_nonsense_hint_is_bounded() {
         let start = Instant::now();
-        let until = Pause::new().refused(0, 1, 12 * SECOND, start, 0.999_999);
+        let until = Pause::new().refused(0, 1, 12 * SECOND, T, start, 0.999_999);
         assert!(until > start + 14 * SECOND && until < start + Duration::from_millis(14_400));
-        let until = Pause::new().refused(0, 1, Duration::MAX, start, 0.0);
+        let until = Pause::new().refused(0, 1, Duration::MAX, T, start, 0.0);
         assert_eq!(until, start + LONGEST);
+    }
+
+    /// The bound of a nonsense hint took the floor away again.
+    #[test]
+    fn a_pause_lasts_an_interval_also_where_that_is_more_than_an_hour() {
+        let (start, day) = (Instant::now(), 24 * LONGEST);
+        for hint in [Duration::ZERO, SECOND, 2 * LONGEST] {
+            let until = Pause::new().refused(0, 1, hint, day, start, 0.0);
+            assert_eq!(until, start + day, "{hint:?}");
+        }
     }
 }

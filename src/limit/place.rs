@@ -14,9 +14,10 @@ use tower::BoxError;
 use super::{
     DeadlineTooSoon, QueueFull, WaitTooLong, events,
     in_flight::InFlight,
-    queue::{Outlook, Turn},
+    queue::{Outlook, Turn, Wakers},
     rule::{Rule, Verdict},
     shared::{Shared, State},
+    time::later,
 };
 
 /// A place in the queue, taken at the first poll and given up by a request that is sent, or by a drop.
@@ -93,10 +94,16 @@ impl Place {
         shared.with(|state, now, wakers| {
             let outlook = state.outlook(now);
             let is_new = self.ticket.is_none();
-            let ticket = *self.ticket.get_or_insert_with(|| state.queue.join());
+            let ticket = *self
+                .ticket
+                .get_or_insert_with(|| state.queue.enter(outlook));
             let turn = state.queue.ask(ticket, outlook, &mut waker, wakers);
             if turn == Turn::Now {
-                return Ok(turn);
+                let Some(late) = self.too_late(deadline, now) else {
+                    return Ok(turn);
+                };
+                self.give_up(state, outlook, wakers);
+                return Err(late);
             }
             let ahead = state.queue.ahead(ticket);
             let wait = self.wait.get_or_insert(Wait {
@@ -110,12 +117,29 @@ impl Place {
             let Some(refused) = self.refused(state, outlook, ahead, is_new, deadline) else {
                 return Ok(turn);
             };
-            self.ticket = None;
-            self.wait = None;
-            state.queue.leave(ticket, wakers);
-            state.queue.serve(outlook, wakers);
+            self.give_up(state, outlook, wakers);
             Err(refused)
         })
+    }
+
+    /// The answer would be worth nothing any more, so it takes no token even where there is one.
+    fn too_late(&self, deadline: Option<Instant>, now: Instant) -> Option<BoxError> {
+        let deadline = deadline.filter(|&deadline| deadline <= now)?;
+        let since = self.wait.map_or(now, |wait| wait.since);
+        let late = DeadlineTooSoon {
+            wait: now.saturating_duration_since(since),
+            left: deadline.saturating_duration_since(since),
+        };
+        Some(late.into())
+    }
+
+    /// Leaves the queue, and the next is served.
+    fn give_up(&mut self, state: &mut State, outlook: Outlook, wakers: &mut Wakers) {
+        self.wait = None;
+        if let Some(ticket) = self.ticket.take() {
+            state.queue.leave(ticket, wakers);
+            state.queue.serve(outlook, wakers);
+        }
     }
 
     /// Why it may not wait on, if so. Only the first and the last of the queue know how many are before them.
@@ -156,6 +180,8 @@ impl Place {
     }
 
     fn poll_timer(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        // tokio rounds up to the next millisecond, and panics where there is none.
+        let until = until.min(later(Instant::now(), FAR));
         let timer = self
             .timer
             .get_or_insert_with(|| Box::pin(sleep_until(until)));
@@ -166,22 +192,36 @@ impl Place {
     }
 
     /// Takes a token and leaves the queue. Where it is not this place's turn, or not any longer, it waits on where it
-    /// stands.
-    pub(super) fn take_token(&mut self) -> Option<InFlight> {
+    /// stands; where the deadline has passed, it leaves.
+    pub(super) fn take_token(
+        &mut self,
+        deadline: Option<Instant>,
+    ) -> Result<Option<InFlight>, BoxError> {
         if !self.turn {
-            return None;
+            return Ok(None);
         }
         self.turn = false;
-        let ticket = self.ticket?;
+        let Some(ticket) = self.ticket else {
+            return Ok(None);
+        };
         let wait = self.wait;
-        let (sent, now) = self.shared.change(|state, now, wakers| {
+        let shared = self.shared.clone();
+        let taken = shared.change(|state, now, wakers| {
+            if let Some(late) = self.too_late(deadline, now) {
+                self.ticket = None;
+                state.queue.leave(ticket, wakers);
+                return Err(late);
+            }
             let outlook = state.outlook(now);
             if !state.queue.take(ticket, outlook, wakers) {
-                return None;
+                return Ok(None);
             }
             let since = wait.map(|wait| wait.since);
-            Some((state.bucket.send(now, since), now))
-        })?;
+            Ok(Some((state.bucket.send(now, since), now)))
+        });
+        let Some((sent, now)) = taken? else {
+            return Ok(None);
+        };
         self.ticket = None;
         self.wait = None;
         if let Some(wait) = wait {
@@ -191,7 +231,7 @@ impl Place {
                 wait.rule,
             );
         }
-        Some(InFlight::new(self.shared.clone(), sent))
+        Ok(Some(InFlight::new(shared, sent)))
     }
 
     /// Leaves the queue without a token.
@@ -210,6 +250,9 @@ impl Drop for Place {
         self.leave();
     }
 }
+
+/// As far as tokio looks itself.
+const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
 
 impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

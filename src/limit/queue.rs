@@ -108,6 +108,18 @@ impl Queue {
         ticket
     }
 
+    /// The same, and is called up at once where nobody else is there and there is a token.
+    pub(super) fn enter(&mut self, outlook: Outlook) -> u64 {
+        if !self.is_empty() || !matches!(outlook.verdict, Verdict::Now(_)) {
+            return self.join();
+        }
+        let ticket = self.next;
+        self.next = ticket.wrapping_add(1);
+        self.called_up.insert(ticket);
+        self.last_call = Some(outlook.now);
+        ticket
+    }
+
     /// Gives a place up; [`serve`](Self::serve) is due then.
     pub(super) fn leave(&mut self, ticket: u64, wakers: &mut Wakers) {
         self.called_up.remove(&ticket);
@@ -168,6 +180,11 @@ impl Queue {
                 self.wake_by([until, guard], wakers);
             }
         }
+    }
+
+    /// Whether there is nobody whom a token could be for. Whoever was passed asks by itself.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.called_up.is_empty()
     }
 
     /// How many wait for their turn.

@@ -52,40 +52,74 @@ where
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         // Own queue first: no readiness of the inner service is held while a token is awaited. That one request may not
-        // wait is no error of the service, so the call says it.
+        // wait is no error of the service, so the call says it, and waits for nothing else either.
         self.refused = ready!(self.place.poll_turn(None, cx)).err();
+        if self.refused.is_some() {
+            return Poll::Ready(Ok(()));
+        }
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let refused = self.refused.take();
-        let state = if !self.layer.acts_for(&request) {
-            self.place.leave();
-            State::Sent {
-                response: self.inner.call(request),
-                in_flight: None,
-            }
-        } else if let Some(in_flight) = self.place.take_token() {
-            State::Sent {
-                response: self.inner.call(request),
-                in_flight: Some(in_flight),
-            }
-        } else {
-            // The inner service's readiness is given back: the clone has none.
-            let service = self.inner.clone();
-            self.inner = service.clone();
-            let another = self.place.another();
-            match refused {
-                Some(error) => State::Refused { error: Some(error) },
-                None => State::Waiting {
-                    place: mem::replace(&mut self.place, another),
-                    deadline: LogicalRequest::deadline(request.extensions()),
-                    service,
-                    request: Some(request),
-                },
-            }
+        let state = match (self.layer.acts_for(&request), self.refused.take()) {
+            (true, Some(error)) => State::refused(error),
+            (true, None) => self.limited(request),
+            (false, refused) => self.unlimited(request, refused.is_some()),
         };
         ResponseFuture { state }
+    }
+}
+
+impl<S> RateLimitService<S> {
+    fn limited<B>(&mut self, request: Request<B>) -> State<S, S::Future, B>
+    where
+        S: Service<Request<B>> + Clone,
+    {
+        let deadline = LogicalRequest::deadline(request.extensions());
+        let taken = self.place.take_token(deadline);
+        if let Ok(Some(in_flight)) = taken {
+            return State::Sent {
+                response: self.inner.call(request),
+                in_flight: Some(in_flight),
+            };
+        }
+        // The inner service's readiness is given back: the clone has none.
+        let service = self.inner.clone();
+        self.inner = service.clone();
+        if let Err(error) = taken {
+            return State::refused(error);
+        }
+        let another = self.place.another();
+        State::Waiting {
+            place: mem::replace(&mut self.place, another),
+            deadline,
+            service,
+            request: Some(Box::new(request)),
+        }
+    }
+
+    /// `unready`: the inner service was not asked whether it is ready.
+    fn unlimited<B>(&mut self, request: Request<B>, unready: bool) -> State<S, S::Future, B>
+    where
+        S: Service<Request<B>> + Clone,
+    {
+        self.place.leave();
+        if unready {
+            return State::Unready {
+                service: self.inner.clone(),
+                request: Some(Box::new(request)),
+            };
+        }
+        State::Sent {
+            response: self.inner.call(request),
+            in_flight: None,
+        }
+    }
+}
+
+impl<S, F, B> State<S, F, B> {
+    const fn refused(error: BoxError) -> Self {
+        Self::Refused { error: Some(error) }
     }
 }
 
@@ -100,13 +134,16 @@ pin_project! {
     }
 }
 
+// What waits is boxed: every future is as large as the largest of its states.
 pin_project! {
     #[project = StateProj]
     enum State<S, F, B> {
         /// The token was taken when its turn came, or none was needed.
         Sent { #[pin] response: F, in_flight: Option<InFlight> },
         /// The service was passed in the queue before it was called, or called without its turn.
-        Waiting { place: Place, deadline: Option<Instant>, service: S, request: Option<Request<B>> },
+        Waiting { place: Place, deadline: Option<Instant>, service: S, request: Option<Box<Request<B>>> },
+        /// For another origin, through a service that asked for no readiness because it may not wait.
+        Unready { service: S, request: Option<Box<Request<B>>> },
         /// It may not wait.
         Refused { error: Option<BoxError> },
     }
@@ -146,7 +183,7 @@ where
                         place.leave();
                         return Poll::Ready(Err(error.into()));
                     }
-                    let Some(in_flight) = place.take_token() else {
+                    let Some(in_flight) = place.take_token(*deadline)? else {
                         *service = service.clone();
                         continue;
                     };
@@ -154,8 +191,19 @@ where
                         return Poll::Pending;
                     };
                     State::Sent {
-                        response: service.call(request),
+                        response: service.call(*request),
                         in_flight: Some(in_flight),
+                    }
+                }
+                // Unready => (Sent | done)
+                StateProj::Unready { service, request } => {
+                    ready!(service.poll_ready(cx)).map_err(Into::into)?;
+                    let Some(request) = request.take() else {
+                        return Poll::Pending;
+                    };
+                    State::Sent {
+                        response: service.call(*request),
+                        in_flight: None,
                     }
                 }
                 // Refused => done

@@ -67,7 +67,10 @@ impl Shared {
     ) -> T {
         self.with(|state, now, wakers| {
             let result = change(state, now, wakers);
-            state.queue.serve(state.outlook(now), wakers);
+            // What the bucket would say need not be worked out for nobody.
+            if !state.queue.is_empty() {
+                state.queue.serve(state.outlook(now), wakers);
+            }
             result
         })
     }

@@ -41,8 +41,8 @@ pin_project! {
         Yielding,
         /// The next attempt waits until the service is ready again.
         GettingReady,
-        /// The deadline had passed before the first attempt.
-        Expired,
+        /// The first attempt came too late: after its deadline, or with a key that is too old.
+        TooLate,
     }
 }
 
@@ -55,7 +55,7 @@ where
         Self {
             state: match first {
                 Some(response) => State::Sent { response },
-                None => State::Expired,
+                None => State::TooLate,
             },
             timer: None,
             service,
@@ -86,6 +86,9 @@ where
                         return Poll::Ready(Err(progress.deadline_passed()));
                     };
                     let result = result.map_err(Into::into);
+                    if progress.succeeds(&result) {
+                        return Poll::Ready(result);
+                    }
                     let now = Instant::now();
                     let Some(until) = progress.send_again_at(&result, now) else {
                         return Poll::Ready(progress.done(result, now));
@@ -133,8 +136,8 @@ where
                     };
                     State::Sent { response }
                 }
-                // Expired => done
-                StateProj::Expired => return Poll::Ready(Err(progress.deadline_passed())),
+                // TooLate => done
+                StateProj::TooLate => return Poll::Ready(Err(progress.not_sent())),
             };
             this.state.set(next);
         }

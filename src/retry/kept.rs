@@ -1,12 +1,15 @@
 //! What is kept of a request, to make it again.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
+use http::{Extensions, Method, Request, Uri, Version};
 use tokio::time::Instant;
 
-use super::RetryBody;
-use crate::{idempotency_key::IdempotencyKey, logical::LogicalRequest};
+use super::{RetryBody, headers::KeptHeaders};
+use crate::{
+    idempotency_key::{IdempotencyKey, KEY_LIFE},
+    logical::LogicalRequest,
+};
 
 /// A request that can be made again.
 pub(super) struct Kept<B> {
@@ -14,13 +17,15 @@ pub(super) struct Kept<B> {
     /// `None` where the body can't be sent twice, or no second attempt is allowed.
     body: Option<B>,
     clone_body: CloneBody<B>,
+    /// How old the key was when the request was called, as far as that is known.
+    key_age: Duration,
 }
 
 struct Head {
     method: Method,
     uri: Uri,
     version: Version,
-    headers: HeaderMap,
+    headers: KeptHeaders,
     extensions: Extensions,
 }
 
@@ -48,13 +53,19 @@ impl<B> CloneBody<B> {
 }
 
 impl<B> Kept<B> {
-    pub(super) fn of(request: &Request<B>, more_than_once: bool, clone_body: CloneBody<B>) -> Self {
+    pub(super) fn of(
+        request: &Request<B>,
+        more_than_once: bool,
+        clone_body: CloneBody<B>,
+        key_age: Duration,
+    ) -> Self {
         Self {
+            key_age,
             head: Head {
                 method: request.method().clone(),
                 uri: request.uri().clone(),
                 version: request.version(),
-                headers: request.headers().clone(),
+                headers: KeptHeaders::of(request.headers()),
                 extensions: request.extensions().clone(),
             },
             body: more_than_once
@@ -70,7 +81,7 @@ impl<B> Kept<B> {
         *request.method_mut() = self.head.method.clone();
         *request.uri_mut() = self.head.uri.clone();
         *request.version_mut() = self.head.version;
-        *request.headers_mut() = self.head.headers.clone();
+        *request.headers_mut() = self.head.headers.map();
         *request.extensions_mut() = self.head.extensions.clone();
         LogicalRequest::get_or_insert(request.extensions_mut()).deadline = deadline;
         Some(request)
@@ -82,7 +93,7 @@ impl<B> Kept<B> {
 
     /// Whether the attempts carried a key, whoever made it.
     pub(super) fn has_key(&self) -> bool {
-        IdempotencyKey::is_in(&self.head.headers)
+        IdempotencyKey::is_in(&self.head.headers.map())
             || self
                 .logical()
                 .is_some_and(|logical| logical.key().is_some())
@@ -90,7 +101,25 @@ impl<B> Kept<B> {
 
     /// The key that the attempts carried, whoever made it.
     pub(super) fn idempotency_key(&self) -> Option<IdempotencyKey> {
-        IdempotencyKey::of(&self.head.headers).or_else(|| self.logical()?.key().cloned())
+        let head = &self.head;
+        IdempotencyKey::sent_with(&head.headers.map(), &head.extensions)
+            .or_else(|| self.logical()?.key().cloned())
+    }
+
+    /// The time from the call in which the key may be sent; `None` where there is no key.
+    pub(super) fn key_life(&self) -> Option<Duration> {
+        self.has_key()
+            .then(|| KEY_LIFE.saturating_sub(self.key_age))
+    }
+
+    /// The key that may not be sent any more, and its age; `None` where there is no such.
+    pub(super) fn expired_key(&self) -> Option<(&IdempotencyKey, Duration)> {
+        if self.key_age < KEY_LIFE {
+            return None;
+        }
+        let head = &self.head;
+        IdempotencyKey::meant_by(&head.method, &head.headers.map(), &head.extensions)
+            .map(|key| (key, self.key_age))
     }
 
     fn logical(&self) -> Option<&LogicalRequest> {

@@ -8,7 +8,7 @@ use tower::BoxError;
 use tracing::{Span, field};
 
 use super::{
-    AttemptEnd, AttemptsFailed, DeadlinePassed, Outcome, Settings, classify,
+    AttemptEnd, AttemptsFailed, DeadlinePassed, KeyExpired, Outcome, Settings, classify,
     kept::Kept,
     quota::{Paid, Spent},
 };
@@ -22,7 +22,7 @@ use crate::{
 pub(super) struct Progress<B> {
     kept: Kept<B>,
     /// `Some` from the decision to send it again until that is done.
-    again: Option<Again<B>>,
+    again: Option<Box<Again<B>>>,
     settings: Arc<Settings>,
     most_attempts: u32,
     started: Instant,
@@ -103,13 +103,14 @@ impl<B> Progress<B> {
         self.deadline
     }
 
-    /// Sends the first attempt, unless the deadline has passed.
+    /// Sends the first attempt, unless the deadline has passed or the key is too old.
     pub(super) fn send_first<F>(
         &mut self,
         request: Request<B>,
         send: impl FnOnce(Request<B>) -> F,
     ) -> Option<F> {
-        self.is_in_time(self.started).then(|| {
+        let sent = self.is_in_time(self.started) && self.kept.expired_key().is_none();
+        sent.then(|| {
             self.made = 1;
             self.span.in_scope(|| send(request))
         })
@@ -121,7 +122,8 @@ impl<B> Progress<B> {
         now: Instant,
         send: impl FnOnce(Request<B>) -> F,
     ) -> Option<F> {
-        let Again { request, paid } = self.again.take().filter(|_| self.is_in_time(now))?;
+        let again = self.again.take().filter(|_| self.is_in_time(now))?;
+        let Again { request, paid } = *again;
         self.spent = Some(paid.spend());
         self.made = self.made.saturating_add(1);
         Some(send(request))
@@ -129,6 +131,18 @@ impl<B> Progress<B> {
 
     fn is_in_time(&self, now: Instant) -> bool {
         self.deadline.is_none_or(|deadline| now < deadline)
+    }
+
+    /// Whether `result` is all that was wanted. Nearly always it is, and nothing more is looked up then, not even the time.
+    pub(super) fn succeeds<R>(&mut self, result: &Result<Response<R>, BoxError>) -> bool {
+        let Ok(response) = result else { return false };
+        // A hook may take a 2xx for something to ask again.
+        if !response.status().is_success() || self.settings.rules.hook.is_some() {
+            return false;
+        }
+        self.earn();
+        self.record(Ok(response.status()));
+        true
     }
 
     /// Decides whether there is another attempt, and when it is sent.
@@ -146,9 +160,7 @@ impl<B> Progress<B> {
         }
         match self.plan(&end, now) {
             Ok((again, delay)) => {
-                self.again = Some(again);
-                // Nor is it sent later, should the service not be ready for so long.
-                self.deadline = self.deadline.into_iter().chain(self.key_dies_at()).min();
+                self.again = Some(Box::new(again));
                 self.tell_of_retry(&end, delay);
                 // Fits: `plan` found it.
                 now.checked_add(delay)
@@ -197,19 +209,24 @@ impl<B> Progress<B> {
 
     /// Pays into the quota what a success earns.
     fn settle(&mut self, end: &End) {
-        let spent = self.spent.take();
         let succeeded = |status: StatusCode| !status.is_client_error() && !status.is_server_error();
         // A hook may take a 2xx for something to ask again.
         if end.outcome == Outcome::Final && end.result.is_ok_and(succeeded) {
-            match spent {
-                Some(spent) => spent.give_back(),
-                None => self.settings.quota.earn(),
-            }
+            self.earn();
+        } else {
+            self.spent = None;
+        }
+    }
+
+    fn earn(&mut self) {
+        match self.spent.take() {
+            Some(spent) => spent.give_back(),
+            None => self.settings.quota.earn(),
         }
     }
 
     /// The next attempt and the delay before it. The quota is asked before any sleep.
-    fn plan(&self, end: &End, now: Instant) -> Result<(Again<B>, Duration), GivenUp> {
+    fn plan(&mut self, end: &End, now: Instant) -> Result<(Again<B>, Duration), GivenUp> {
         if self.made >= self.most_attempts {
             return Err(GivenUp::Attempts);
         }
@@ -230,16 +247,16 @@ impl<B> Progress<B> {
         let quota = &self.settings.quota;
         let paid = quota.pay(end.outcome).ok_or(GivenUp::Quota)?;
         // Last of all: a body that is still being read elsewhere is taken from there.
-        let request = self.kept.request(self.deadline).ok_or(GivenUp::Body)?;
+        let last = self.deadline.into_iter().chain(self.key_dies_at()).min();
+        let request = self.kept.request(last).ok_or(GivenUp::Body)?;
+        // Nor is it sent later, should the service not be ready for so long.
+        self.deadline = last;
         Ok((Again { request, paid }, delay))
     }
 
     /// When the server may have forgotten the key; `None` where there is none.
     fn key_dies_at(&self) -> Option<Instant> {
-        self.kept
-            .has_key()
-            .then(|| self.started.checked_add(KEY_LIFE))
-            .flatten()
+        self.started.checked_add(self.kept.key_life()?)
     }
 
     /// The one event of a retry.
@@ -292,6 +309,20 @@ impl<B> Progress<B> {
         AttemptsFailed { attempts, source }.into()
     }
 
+    /// Why the first attempt was not sent.
+    pub(super) fn not_sent(&self) -> BoxError {
+        let Some((key, age)) = self.kept.expired_key() else {
+            return self.deadline_passed();
+        };
+        self.record(Err("idempotency_key_expired"));
+        KeyExpired {
+            attempts: self.story(self.started),
+            key: key.clone(),
+            age,
+        }
+        .into()
+    }
+
     pub(super) fn deadline_passed(&self) -> BoxError {
         let now = Instant::now();
         self.record(Err("deadline"));
@@ -323,7 +354,10 @@ impl<B> Progress<B> {
             made: self.made,
             elapsed: now.saturating_duration_since(self.started),
             last_hint: self.last_hint,
-            idempotency_key: self.kept.idempotency_key(),
+            idempotency_key: self
+                .kept
+                .idempotency_key()
+                .map(|key| key.used_at(self.started)),
         }
     }
 }
@@ -374,7 +408,5 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Servers know a key for 24 hours; an hour is for what is on its way, and for clocks.
-const KEY_LIFE: Duration = Duration::from_secs(23 * 60 * 60);
 /// How late a timer may fire.
 pub(super) const TIMER: Duration = Duration::from_millis(1);

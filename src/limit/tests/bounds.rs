@@ -9,7 +9,8 @@ where
     S: Service<Request<()>, Response = Response<()>, Error = BoxError> + Clone,
 {
     let start = Instant::now();
-    let error = service.clone().oneshot(request).await.unwrap_err();
+    let call = time::timeout(SECOND, service.clone().oneshot(request)).await;
+    let error = call.expect("at once").unwrap_err();
     assert_eq!(Instant::now(), start, "at once");
     *error.downcast().unwrap()
 }
@@ -136,6 +137,57 @@ async fn a_deadline_that_passes_during_the_wait_ends_it() {
     let error = call.await.unwrap().unwrap_err();
     error.downcast::<DeadlineTooSoon>().unwrap();
     assert!(Instant::now() - start <= Duration::from_millis(2_002));
+}
+
+/// Where there was a token, nobody looked at the deadline: it was taken, and the request was sent for nothing.
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_has_passed_takes_no_token_though_there_is_one() {
+    let (limit, service, mut handle) = answered_once().await;
+    let before = limit.handle().snapshot();
+    assert_eq!(before.held_by, None);
+    let mut ready = service.clone();
+    task::spawn(()).enter(|cx, _| assert_ready_ok!(ready.poll_ready(cx)));
+    // The one had its turn in `poll_ready`, the other asks for it in its future, and the third waits there for the inner
+    // service until its deadline has passed.
+    let mut calls = vec![
+        task::spawn(ready.call(with_deadline(Duration::ZERO))),
+        task::spawn(service.clone().call(with_deadline(Duration::ZERO))),
+    ];
+    handle.allow(0);
+    let mut busy = task::spawn(service.clone().call(with_deadline(SECOND)));
+    assert_pending!(busy.poll());
+    time::advance(SECOND).await;
+    handle.allow(1);
+    calls.push(busy);
+    for mut call in calls {
+        let error = assert_ready_err!(call.poll());
+        let late = error.downcast::<DeadlineTooSoon>().unwrap();
+        assert_eq!(late.wait(), Duration::ZERO);
+    }
+    let after = limit.handle().snapshot();
+    assert_eq!((after.remaining, after.waiting), (before.remaining, 0));
+}
+
+/// The refusal was forgotten while the inner service was busy: the request asked again, and waited once more as long.
+#[tokio::test(start_paused = true)]
+async fn one_that_may_not_wait_does_not_wait_for_the_inner_service_either() {
+    let (limit, _, _handle) = answered_once().await;
+    let inner = ConcurrencyLimit::new(server(&Arc::default(), |_| 20), 1);
+    let mut permit = inner.clone();
+    permit.ready().await.unwrap();
+    let mut service = limit.clone().max_wait(SECOND).layer(inner);
+    limit.handle().pause_until(Instant::now() + 10 * SECOND);
+    let _: WaitTooLong = refused(&service, get()).await;
+
+    // Another origin has no turn to wait for, but it needs the inner service.
+    task::spawn(()).enter(|cx, _| assert_ready_ok!(service.poll_ready(cx)));
+    let other = Request::get("https://other.example/").body(()).unwrap();
+    let mut call = task::spawn(service.call(other));
+    assert_pending!(call.poll());
+    drop(permit);
+    assert_pending!(call.poll());
+    time::advance(SECOND).await;
+    assert_ready_ok!(call.poll());
 }
 
 /// An error of `poll_ready` means that the service is dead, and a buffer's worker ends with it.

@@ -276,15 +276,26 @@ async fn a_pause_holds_for_those_who_wait_and_they_keep_their_order() {
 #[tokio::test(start_paused = true)]
 async fn no_instant_is_too_late_for_a_pause() {
     let (limit, service, _handle) = answered_once().await;
-    let centuries = Duration::from_secs(60 * 60 * 24 * 365 * 200);
-    limit.handle().pause_until(Instant::now() + centuries);
-    let mut calls: Vec<_> = (0..3)
-        .map(|_| task::spawn(service.clone().oneshot(get())))
-        .collect();
-    for call in &mut calls {
-        assert_pending!(call.poll());
+    let now = Instant::now();
+    let mut last = now;
+    let powers = || (0..64).rev().map(|power| 1 << power);
+    let seconds = powers().map(Duration::from_secs);
+    for more in seconds.chain(powers().map(Duration::from_nanos)) {
+        last = last.checked_add(more).unwrap_or(last);
     }
-    assert_eq!(limit.handle().snapshot().held_by, Some(Rule::Paused));
+    let centuries = now + Duration::from_secs(60 * 60 * 24 * 365 * 200);
+    for until in [centuries, last] {
+        limit.handle().pause_until(until);
+        let mut calls: Vec<_> = (0..3)
+            .map(|_| task::spawn(service.clone().oneshot(get())))
+            .collect();
+        for call in &mut calls {
+            assert_pending!(call.poll());
+        }
+        let snapshot = limit.handle().snapshot();
+        assert_eq!(snapshot.paused_until, Some(until));
+        assert_eq!(snapshot.held_by, Some(Rule::Paused));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! The service, on a mock of the inner one and paused time.
 
 mod discarded;
+mod key_age;
 mod rules;
 
 use std::{num::NonZeroU32, task::Poll, time::Duration};

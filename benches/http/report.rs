@@ -20,6 +20,7 @@ pub(crate) const STACK: &str = "PlotonStack";
 
 /// Of all at 64 requests at once: the time, the thread's own work, and the allocations of a request.
 pub(crate) fn compare(clients: &[(&'static str, Client<'_>)]) -> [Paired; 3] {
+    profiled(clients);
     let mut last = None;
     for (tasks, count) in LOADS {
         let variants = clients
@@ -30,6 +31,19 @@ pub(crate) fn compare(clients: &[(&'static str, Client<'_>)]) -> [Paired; 3] {
         last = Some(results);
     }
     last.expect("a load")
+}
+
+/// Sends by one client alone, for a profiler: `cargo bench … -- 'name of the client'`.
+fn profiled(clients: &[(&'static str, Client<'_>)]) {
+    let named = std::env::args().nth(1);
+    let client = clients
+        .iter()
+        .find(|(name, _)| Some(*name) == named.as_deref());
+    if let Some((name, client)) = client {
+        let [_, work, allocated] = client(64, 300_000);
+        println!("{name}: {:.2} µs, {allocated:.1} allocations", work * 1e6);
+        std::process::exit(0);
+    }
 }
 
 fn print(tasks: usize, [times, work, allocated]: &[Paired; 3]) {

@@ -28,12 +28,12 @@ mod support;
 mod wire;
 
 fn main() {
-    let rows = plan_use::rows();
-    plan_use::print(&rows);
-    let together = neighbours::together();
-    neighbours::print(&together);
     let courses = outage::courses();
     outage::print(&courses);
+    let together = neighbours::together();
+    neighbours::print(&together);
+    let rows = plan_use::rows();
+    plan_use::print(&rows);
     picture::draw(&rows, &courses);
 
     let mut values = support::print::Values::default();

@@ -14,7 +14,7 @@ use super::{
 
 const MINUTES: u32 = 20;
 /// How often a client is run: groups are random, and the fewer they are the more so.
-const fn runs(n: u32, load: Load) -> u64 {
+const fn times(n: u32, load: Load) -> u64 {
     match (n, load) {
         (..=100, Load::Full) => 3,
         (_, Load::Full) => 1,
@@ -199,7 +199,7 @@ pub(crate) fn rows() -> Vec<Row> {
                     most: Outcome::default(),
                 });
                 for load in [Load::Full, Load::Part(0.3), Load::Part(0.6)] {
-                    for seed in 0..runs(n, load) {
+                    for seed in 0..times(n, load) {
                         let run = Run {
                             model,
                             n,
@@ -258,8 +258,8 @@ pub(crate) fn print(rows: &[Row]) {
         table.print();
         println!(
             "\nMeans of {} runs at full load and of {} with groups of requests that ask for a part of the plan.",
-            runs(n, Load::Full),
-            runs(n, Load::Part(0.3)),
+            times(n, Load::Full),
+            times(n, Load::Part(0.3)),
         );
     }
     println!(

@@ -19,7 +19,7 @@ const fn times(n: u32, load: Load) -> u64 {
         (..=100, Load::Full) => 3,
         (_, Load::Full) => 1,
         (..=100, Load::Part(_)) => 20,
-        (_, Load::Part(_)) => 5,
+        (_, Load::Part(_)) => 2,
     }
 }
 

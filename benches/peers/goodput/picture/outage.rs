@@ -9,7 +9,7 @@ use super::{Area, GREEN, GREY, ORANGE, bold, text};
 use crate::outage::{Course, FROM, OFFERED, TO};
 
 const COLUMNS: i32 = 3;
-const PANEL: (i32, i32) = (380, 236);
+const PANEL: (i32, i32) = (380, 250);
 const TOP: i32 = 96;
 
 pub(super) const SIZE: (u32, u32) = (
@@ -34,13 +34,12 @@ pub(super) fn draw(area: &Area<'_>, courses: &[Course]) {
         area.draw(&sample).unwrap();
         text(area, name, (x + 22, 72), 14, BLACK, HPos::Left);
     }
-    let most = courses.iter().map(Course::peak).fold(0.0, f64::max) * OFFERED * 1.1;
     for (course, place) in courses.iter().zip(0..) {
         let corner = (
             10 + place % COLUMNS * PANEL.0,
             TOP + place / COLUMNS * PANEL.1,
         );
-        panel(area, corner, course, most);
+        panel(area, corner, course);
     }
     let command = "Means of 20 runs in virtual time; drawn by: cargo bench -p tower-ploton-peers --bench goodput";
     text(
@@ -53,7 +52,10 @@ pub(super) fn draw(area: &Area<'_>, courses: &[Course]) {
     );
 }
 
-fn panel(area: &Area<'_>, (x, y): (i32, i32), course: &Course, most: f64) {
+/// What a panel has room for, in a second: more is cut off, and told.
+const MOST: f64 = 50.0;
+
+fn panel(area: &Area<'_>, (x, y): (i32, i32), course: &Course) {
     bold(
         area,
         course.retrying.title(),
@@ -61,30 +63,37 @@ fn panel(area: &Area<'_>, (x, y): (i32, i32), course: &Course, most: f64) {
         16,
         HPos::Left,
     );
-    let story = format!(
-        "{:.2} attempts for each request in the outage; normal {} s after it",
+    let attempts = format!(
+        "{:.2} attempts for each request in it, at most {:.0} a second",
         course.amplification(),
-        course.recovery()
+        course.peak() * OFFERED,
     );
-    text(area, &story, (x + 44, y + 33), 13, GREY, HPos::Left);
+    let fates = format!(
+        "{:.0} of 600 requests lost; back to normal {} s after it",
+        course.lost(),
+        course.recovery(),
+    );
+    for (line, y) in [(attempts, y + 33), (fates, y + 48)] {
+        text(area, &line, (x + 44, y), 13, GREY, HPos::Left);
+    }
 
     let plot = area
         .clone()
-        .shrink((x, y + 42), (PANEL.0 as u32 - 6, PANEL.1 as u32 - 48));
+        .shrink((x, y + 58), (PANEL.0 as u32 - 6, PANEL.1 as u32 - 64));
     let seconds = SHOWN.start as f64..(SHOWN.end - 1) as f64;
     let mut chart = ChartBuilder::on(&plot)
         .margin_right(8)
         .x_label_area_size(30)
         .y_label_area_size(40)
-        .build_cartesian_2d(seconds, 0.0..most)
+        .build_cartesian_2d(seconds, 0.0..MOST)
         .unwrap();
     let outage = Rectangle::new(
-        [(FROM as f64, 0.0), (TO as f64, most)],
+        [(FROM as f64, 0.0), (TO as f64, MOST)],
         BLACK.mix(0.1).filled(),
     );
     chart.draw_series([outage]).unwrap();
     for (values, colour) in [(&course.attempts, ORANGE), (&course.successes, GREEN)] {
-        let points = || SHOWN.map(|second| (second as f64, values[second]));
+        let points = || SHOWN.map(|second| (second as f64, values[second].min(MOST)));
         let filled = AreaSeries::new(points(), 0.0, colour.mix(0.55));
         chart.draw_series(filled).unwrap();
         chart

@@ -112,13 +112,18 @@ pub(crate) fn nanos(runtime: &Runtime, client: &mut dyn Client) -> f64 {
     took.as_secs_f64() * 1e9 / BATCH as f64
 }
 
-/// What one request takes, when many were sent before it.
+/// What one request takes, when many were sent before it. The median of several: what is kept of each request is
+/// given more room from time to time.
 pub(crate) fn allocations(runtime: &Runtime, client: &mut dyn Client) -> Allocations {
     for _ in 0..10 {
         client.send(runtime, batch());
     }
-    let requests = vec![request()];
-    allocations::of(|| client.send(runtime, requests))
+    let mut several = [(); 9].map(|()| {
+        let requests = vec![request()];
+        allocations::of(|| client.send(runtime, requests))
+    });
+    several.sort_by_key(|taken| taken.bytes);
+    several[4]
 }
 
 /// As many requests as stay in the cache.

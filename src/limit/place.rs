@@ -73,6 +73,10 @@ impl Place {
         deadline: Option<Instant>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), BoxError>> {
+        if self.ticket.is_none() && deadline.is_none() {
+            self.ticket = self.shared.enter();
+            self.turn = self.ticket.is_some();
+        }
         while !self.turn {
             match self.ask(deadline, cx.waker())? {
                 Turn::Now => self.turn = true,
@@ -92,11 +96,9 @@ impl Place {
         let mut waker = Some(waker.clone());
         let shared = self.shared.clone();
         shared.with(|state, now, wakers| {
-            let outlook = state.outlook(now);
             let is_new = self.ticket.is_none();
-            let ticket = *self
-                .ticket
-                .get_or_insert_with(|| state.queue.enter(outlook));
+            let ticket = *self.ticket.get_or_insert_with(|| state.queue.join());
+            let outlook = state.outlook(now);
             let turn = state.queue.ask(ticket, outlook, &mut waker, wakers);
             if turn == Turn::Now {
                 let Some(late) = self.too_late(deadline, now) else {

@@ -108,15 +108,12 @@ impl Queue {
         ticket
     }
 
-    /// The same, and is called up at once where nobody else is there and there is a token.
-    pub(super) fn enter(&mut self, outlook: Outlook) -> u64 {
-        if !self.is_empty() || !matches!(outlook.verdict, Verdict::Now(_)) {
-            return self.join();
-        }
+    /// Takes a place that is called up: nobody else is there, and there is a token.
+    pub(super) fn enter(&mut self, now: Instant) -> u64 {
         let ticket = self.next;
         self.next = ticket.wrapping_add(1);
         self.called_up.insert(ticket);
-        self.last_call = Some(outlook.now);
+        self.last_call = Some(now);
         ticket
     }
 
@@ -184,7 +181,12 @@ impl Queue {
 
     /// Whether there is nobody whom a token could be for. Whoever was passed asks by itself.
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.called_up.is_empty()
+        self.len() == 0
+    }
+
+    /// How many a token could be for.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len().saturating_add(self.called_up.len())
     }
 
     /// How many wait for their turn.

@@ -63,6 +63,11 @@ impl AnswerRing {
             .map(|&ended| later(ended, self.window)))
     }
 
+    /// Whether one more fits beside `n` at most even if none of the requests has left the window.
+    pub(super) fn surely_fits(&self, n: u32) -> bool {
+        self.in_flight.saturating_add(number(self.ended.len())) < n
+    }
+
     pub(super) const fn send(&mut self) {
         self.in_flight = self.in_flight.saturating_add(1);
     }

@@ -9,6 +9,7 @@ use super::{
     bucket::Bucket,
     events::{News, Seen},
     queue::{Outlook, Queue, Wakers},
+    rule::Verdict,
 };
 use crate::{
     headers::date::Wall,
@@ -29,35 +30,38 @@ pub(super) struct State {
     pub(super) pauses_on_503: bool,
     /// What the log was told of last.
     seen: Seen,
+    /// The time of the last look.
+    latest: Instant,
 }
 
 impl Shared {
     pub(super) fn new(plan: NonZeroU32) -> Self {
         let bucket = Bucket::new(plan, WINDOW);
-        let seen = Seen::at(&bucket, Instant::now());
+        let now = Instant::now();
+        let seen = Seen::at(&bucket, now);
         Self {
             state: Mutex::new(State {
                 bucket,
                 queue: Queue::default(),
                 pauses_on_503: true,
                 seen,
+                latest: now,
             }),
             wall: Wall::anchored(),
         }
     }
 
+    /// A place whose turn it is at once, where nobody is there and there is a token: nearly always.
+    pub(super) fn enter(&self) -> Option<u64> {
+        let mut state = self.lock();
+        let now = Instant::now();
+        state.latest = now;
+        (state.queue.is_empty() && state.bucket.lets_one(now)).then(|| state.queue.enter(now))
+    }
+
     /// Looks at the state, and changes nothing that others wait for.
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut State, Instant, &mut Wakers) -> T) -> T {
-        let mut wakers = Wakers::default();
-        let mut state = self.lock();
-        // Read under the lock, so that time goes back for no thread.
-        let now = Instant::now();
-        let result = look(&mut state, now, &mut wakers);
-        let news = state.news(now);
-        drop(state);
-        wakers.wake();
-        news.tell();
-        result
+        self.look(None, look)
     }
 
     /// Changes the state, and then serves those who wait.
@@ -65,14 +69,34 @@ impl Shared {
         &self,
         change: impl FnOnce(&mut State, Instant, &mut Wakers) -> T,
     ) -> T {
-        self.with(|state, now, wakers| {
-            let result = change(state, now, wakers);
-            // What the bucket would say need not be worked out for nobody.
-            if !state.queue.is_empty() {
-                state.queue.serve(state.outlook(now), wakers);
-            }
-            result
-        })
+        self.look(None, serving(change))
+    }
+
+    /// The same, for what happened `at` an instant that was read before.
+    pub(super) fn change_at<T>(
+        &self,
+        at: Instant,
+        change: impl FnOnce(&mut State, Instant, &mut Wakers) -> T,
+    ) -> T {
+        self.look(Some(at), serving(change))
+    }
+
+    fn look<T>(
+        &self,
+        at: Option<Instant>,
+        look: impl FnOnce(&mut State, Instant, &mut Wakers) -> T,
+    ) -> T {
+        let mut wakers = Wakers::default();
+        let mut state = self.lock();
+        // Read under the lock, or not before the last look, so that time goes back for no thread.
+        let now = at.map_or_else(Instant::now, |at| at.max(state.latest));
+        state.latest = now;
+        let result = look(&mut state, now, &mut wakers);
+        let news = state.news(now);
+        drop(state);
+        wakers.wake();
+        news.tell();
+        result
     }
 
     pub(super) fn snapshot(&self) -> RateLimitSnapshot {
@@ -88,15 +112,35 @@ impl Shared {
 
 impl State {
     pub(super) fn outlook(&self, now: Instant) -> Outlook {
+        let for_one = self.queue.len() <= 1 && self.bucket.lets_one(now);
         Outlook {
             now,
-            verdict: self.bucket.verdict(now),
+            // How many more may leave is of no use to nobody.
+            verdict: if for_one {
+                Verdict::Now(1)
+            } else {
+                self.bucket.verdict(now)
+            },
             pace: self.bucket.pace(now),
         }
     }
 
     fn news(&mut self, now: Instant) -> News {
         self.seen.news(&self.bucket, self.queue.waiting(), now)
+    }
+}
+
+/// `change`, after which those who wait are served.
+fn serving<T>(
+    change: impl FnOnce(&mut State, Instant, &mut Wakers) -> T,
+) -> impl FnOnce(&mut State, Instant, &mut Wakers) -> T {
+    |state, now, wakers| {
+        let result = change(state, now, wakers);
+        // What the bucket would say need not be worked out for nobody.
+        if !state.queue.is_empty() {
+            state.queue.serve(state.outlook(now), wakers);
+        }
+        result
     }
 }
 

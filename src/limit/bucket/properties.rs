@@ -139,6 +139,9 @@ proptest! {
                 Event::Plan(n) => bucket.set_plan(number(n)),
                 _ => {}
             }
+            if bucket.lets_one(now) {
+                prop_assert!(matches!(bucket.verdict(now), Verdict::Now(_)));
+            }
             prop_assert_eq!(bucket.in_flight() as usize, out.len());
             prop_assert!(bucket.n >= 1 && bucket.n <= bucket.plan());
         }
@@ -226,6 +229,27 @@ proptest! {
                 prop_assert!(last - sent + Duration::from_millis(5) >= interval * steps);
             }
         }
+    }
+}
+
+/// If it were wrong of the usual case, the look at it would be for nothing, and the property above say nothing.
+#[test]
+fn a_paced_request_that_is_due_is_the_usual_case() {
+    let mut now = Instant::now();
+    let mut bucket = bucket(100);
+    assert!(!bucket.lets_one(now), "the first goes alone");
+    let headers = Said {
+        limit: 100,
+        remaining: 99,
+        reset: Some(EPOCH),
+        date: None,
+        window: None,
+    };
+    for said in [None, Some(headers), Some(headers)] {
+        let sent = send(&mut bucket, &mut now);
+        bucket.answered(sent, said, now);
+        now += WINDOW;
+        assert!(bucket.lets_one(now), "{said:?}");
     }
 }
 

@@ -27,6 +27,17 @@ impl Bucket {
         }
     }
 
+    /// Whether one may leave, in the usual case: its verdict is `Now` then. It takes a fraction of the time, since how many
+    /// may leave is not worked out; where it says no, only the verdict knows.
+    pub(in crate::limit) fn lets_one(&self, now: Instant) -> bool {
+        self.pacer.due().is_none_or(|due| due <= now)
+            && self.pause.gate(now) == Gate::Open
+            && !self.server.windows.is_trusted()
+            && !self.server.neighbours.are_seen(now)
+            && self.ring.surely_fits(self.n)
+            && self.left_for_credit() != Some(0)
+    }
+
     fn by_mode(&self, now: Instant) -> Verdict {
         if !self.server.windows.is_trusted() {
             return self.paced(now);

@@ -165,6 +165,27 @@ fn fewer_tokens_than_turns_are_for_the_first() {
 }
 
 #[test]
+fn whoever_enters_is_called_up_like_one_who_asks() {
+    let now = Instant::now();
+    let token = Verdict::Now(1);
+    let mut queue = Queue::default();
+    let mut first = Waiter {
+        ticket: queue.enter(now),
+        ..Waiter::join(&mut Queue::default())
+    };
+    assert_eq!((queue.waiting(), queue.len()), (0, 1));
+    let mut second = Waiter::join(&mut queue);
+    assert_ne!(second.ask(&mut queue, token, now), Turn::Now);
+    assert_eq!(first.ask(&mut queue, token, now), Turn::Now);
+    // It does nothing, and stops nobody.
+    let late = now + PARKED;
+    assert_eq!(second.ask(&mut queue, token, late), Turn::Now);
+    assert!(second.take(&mut queue, token, late));
+    assert!(queue.is_empty());
+    assert!(first.take(&mut queue, token, late));
+}
+
+#[test]
 fn a_newcomer_never_passes() {
     let now = Instant::now();
     let (mut queue, [_first, _second]) = waiting::<2>(BUSY, now);

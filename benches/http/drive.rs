@@ -2,10 +2,14 @@
 
 use std::{
     fmt::Debug,
+    future::{Ready, ready},
+    io, iter,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -16,24 +20,49 @@ use http::{
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::{
+        Client,
+        connect::{HttpConnector, dns::Name},
+    },
     rt::TokioExecutor,
 };
 use tokio::{runtime::Runtime, task::JoinSet, time::Instant};
 use tower::{Service, ServiceExt};
 
-use super::{loopback::Server, machine, support::allocations};
+use super::{
+    loopback::{Server, URL},
+    machine,
+    support::allocations,
+};
 
 pub(crate) const KEY: &str = "pk_test_4f9d0c2b7a6e1583";
 pub(crate) const PROMPT: &str = r#"{"prompt":"Summarise the invoices of June, please, by Monday"}"#;
 
 /// What the clients that are tower services stand on.
-pub(crate) type Hyper = Client<HttpConnector, Full<Bytes>>;
+pub(crate) type Hyper = Client<HttpConnector<Resolver>, Full<Bytes>>;
 
-pub(crate) fn hyper() -> Hyper {
-    let mut connector = HttpConnector::new();
+pub(crate) fn hyper(server: &Server) -> Hyper {
+    let mut connector = HttpConnector::new_with_resolver(Resolver(server.addr));
     connector.set_nodelay(true);
     Client::builder(TokioExecutor::new()).build(connector)
+}
+
+/// Finds the one server behind every name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Resolver(SocketAddr);
+
+impl Service<Name> for Resolver {
+    type Response = iter::Once<SocketAddr>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<iter::Once<SocketAddr>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Name) -> Self::Future {
+        ready(Ok(iter::once(self.0)))
+    }
 }
 
 pub(crate) fn runtime() -> Runtime {
@@ -58,10 +87,10 @@ pub(crate) struct Tower<S> {
 }
 
 impl<S> Tower<S> {
-    pub(crate) fn new(service: S, server: &Server) -> Self {
+    pub(crate) fn new(service: S) -> Self {
         Self {
             service,
-            uri: server.url().parse().expect("a URI"),
+            uri: Uri::from_static(URL),
             by_hand: HeaderMap::new(),
         }
     }

@@ -35,6 +35,10 @@ pub(crate) struct Refusal {
     pub(crate) late: Duration,
 }
 
+/// A name and no port, as in the URLs that clients have: it stands for whatever server they are made for.
+pub(crate) const ORIGIN: &str = "http://ploton.test";
+pub(crate) const URL: &str = "http://ploton.test/v1/tasks";
+
 /// What a server is asked to do, and how many connections it got.
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
@@ -66,10 +70,6 @@ impl Server {
 
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}/v1/tasks", self.addr)
     }
 }
 

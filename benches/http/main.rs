@@ -45,7 +45,7 @@ fn throughput(values: &mut Values) {
     let server = Server::start(None);
     let runtime = drive::runtime();
     let entered = runtime.enter();
-    let bare = || Tower::new(hyper(), &server).by_hand();
+    let bare = || Tower::new(hyper(&server)).by_hand();
     let (bare, again) = (bare(), bare());
     let stack = ours::stack(&server);
     let peers = peers(&server);
@@ -97,6 +97,6 @@ fn connections(values: &mut Values) {
 }
 
 fn peers(server: &Server) -> impl Post + use<> {
-    let service = peers::layers::<_, _, Incoming>(KEY).layer(hyper());
-    Tower::new(service, server)
+    let service = peers::layers::<_, _, Incoming>(KEY).layer(hyper(server));
+    Tower::new(service)
 }

@@ -9,7 +9,7 @@ use tower_ploton::{
 
 use super::{
     drive::{KEY, Post, Tower, hyper},
-    loopback::Server,
+    loopback::{ORIGIN, Server},
 };
 
 /// All layers, with a limit that never has to wait.
@@ -17,8 +17,8 @@ pub(crate) fn stack(server: &Server) -> impl Post + use<> {
     let limit = PlotonRateLimit::new(PLAN).window(Duration::from_millis(1));
     let stack = PlotonStack::new(key(), PLAN)
         .rate_limit(limit)
-        .origin(origin(server));
-    Tower::new(stack.layer(hyper()), server)
+        .origin(origin());
+    Tower::new(stack.layer(hyper(server)))
 }
 
 /// All but the limiter, which a 429 pauses: here they only stand for what has to be sent again.
@@ -26,17 +26,17 @@ pub(crate) fn without_limit(server: &Server) -> impl Post + use<> {
     let service = ServiceBuilder::new()
         .layer(PlotonIdempotency::new())
         .layer(PlotonRetry::new())
-        .layer(PlotonAuth::new(key()).origin(origin(server)))
-        .service(hyper());
-    Tower::new(service, server)
+        .layer(PlotonAuth::new(key()).origin(origin()))
+        .service(hyper(server));
+    Tower::new(service)
 }
 
 fn key() -> ApiKey {
     ApiKey::parse(KEY).expect("a key")
 }
 
-fn origin(server: &Server) -> Origin {
-    Origin::parse(&format!("http://{}", server.addr)).expect("an origin")
+fn origin() -> Origin {
+    Origin::parse(ORIGIN).expect("an origin")
 }
 
 const PLAN: Plan = Plan::Enterprise {

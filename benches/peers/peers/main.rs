@@ -55,7 +55,7 @@ fn throughput(values: &mut Values) {
     let server = Server::start(None);
     let runtime = drive::runtime();
     let entered = runtime.enter();
-    let bare = || Tower::new(hyper(), &server).by_hand();
+    let bare = || Tower::new(hyper(&server)).by_hand();
     let (bare, again) = (bare(), bare());
     let stack = ours::stack(&server);
     let resilience = resilience(&server);
@@ -122,6 +122,6 @@ fn connections(values: &mut Values) {
 const STACK_WITHOUT_LIMIT: &str = "tower-ploton";
 
 fn resilience(server: &Server) -> impl Post + use<> {
-    let service = tower::Layer::layer(&resilience::layers(), hyper());
-    Tower::new(service, server)
+    let service = tower::Layer::layer(&resilience::layers(), hyper(server));
+    Tower::new(service)
 }

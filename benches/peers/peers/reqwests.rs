@@ -14,7 +14,7 @@ use reqwest_retry::{RetryTransientMiddleware, policies::ExponentialBackoff};
 
 use super::{
     drive::{KEY, PROMPT, Post},
-    loopback::Server,
+    loopback::{Server, URL},
 };
 
 #[derive(Clone)]
@@ -27,27 +27,28 @@ struct Reqwest<C> {
 }
 
 impl<C> Reqwest<C> {
-    fn new(client: C, plain: reqwest::Client, server: &Server) -> Self {
+    fn new(client: C, plain: reqwest::Client) -> Self {
         let never_waits = Quota::per_second(NonZeroU32::new(1_000_000_000).expect("not 0"));
         Self {
             client,
             plain,
-            url: server.url().parse().expect("a URL"),
+            url: Url::parse(URL).expect("a URL"),
             limiter: Arc::new(RateLimiter::direct(never_waits)),
         }
     }
 }
 
-fn client() -> reqwest::Client {
+fn client(server: &Server) -> reqwest::Client {
     reqwest::Client::builder()
+        .resolve("ploton.test", server.addr)
         .timeout(Duration::from_secs(30))
         .build()
         .expect("a client")
 }
 
 pub(crate) fn plain(server: &Server) -> impl Post + use<> {
-    let client = client();
-    Reqwest::new(client.clone(), client, server)
+    let client = client(server);
+    Reqwest::new(client.clone(), client)
 }
 
 /// 3 retries with exponential backoff, as the documentation begins, but from 100 ms on, as the others: its own least delay is
@@ -56,11 +57,11 @@ pub(crate) fn with_middleware(server: &Server) -> impl Post + use<> {
     let policy = ExponentialBackoff::builder()
         .retry_bounds(Duration::from_millis(100), Duration::from_secs(20))
         .build_with_max_retries(3);
-    let plain = client();
+    let plain = client(server);
     let client = ClientBuilder::new(plain.clone())
         .with(RetryTransientMiddleware::new_with_policy(policy))
         .build();
-    Reqwest::new(client, plain, server)
+    Reqwest::new(client, plain)
 }
 
 /// What both clients can do.

@@ -35,9 +35,9 @@ pub(crate) struct Refusal {
     pub(crate) late: Duration,
 }
 
-/// A name and no port, as in the URLs that clients have: it stands for whatever server they are made for.
-pub(crate) const ORIGIN: &str = "http://ploton.test";
-pub(crate) const URL: &str = "http://ploton.test/v1/tasks";
+/// A name without a port, as in the URLs that clients have: it stands for whatever server they are made for.
+pub(crate) const ORIGIN: &str = "http://localhost";
+pub(crate) const URL: &str = "http://localhost/v1/tasks";
 
 /// What a server is asked to do, and how many connections it got.
 #[derive(Clone, Debug)]

@@ -40,7 +40,7 @@ impl<C> Reqwest<C> {
 
 fn client(server: &Server) -> reqwest::Client {
     reqwest::Client::builder()
-        .resolve("ploton.test", server.addr)
+        .resolve("localhost", server.addr)
         .timeout(Duration::from_secs(30))
         .build()
         .expect("a client")

@@ -23,7 +23,7 @@ const SHOWN: std::ops::Range<usize> = 45..150;
 pub(super) fn draw(area: &Area<'_>, courses: &[Course]) {
     let title = "The server fails for a minute: what does a client make of it?";
     bold(area, title, (20, 26), 20, HPos::Left);
-    let what = "10 requests a second are asked for, all the time. In the grey minute each attempt is answered with a 503.";
+    let what = "10 requests a second are asked for, all the time. In the grey minute each attempt is answered with a 503. Panels end at 50 a second.";
     text(area, what, (20, 50), 14, GREY, HPos::Left);
     let key = [
         (ORANGE, "attempts sent in each second", 20),

@@ -53,9 +53,8 @@ pin_project! {
     pub(crate) struct ResponseFuture<F> {
         #[pin]
         response: F,
-        // `Some` once the answer was not there.
-        #[pin]
-        timer: Option<Sleep>,
+        // `Some` once the answer was not there; boxed, since every future around is larger by it.
+        timer: Option<Pin<Box<Sleep>>>,
         timeout: Duration,
     }
 }
@@ -68,16 +67,13 @@ where
     type Output = Result<R, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
+        let this = self.project();
         if let Poll::Ready(result) = this.response.poll(cx) {
             return Poll::Ready(result.map_err(Into::into));
         }
-        if this.timer.is_none() {
-            this.timer.set(Some(sleep(*this.timeout)));
-        }
-        if let Some(timer) = this.timer.as_pin_mut() {
-            ready!(timer.poll(cx));
-        }
+        let timeout = *this.timeout;
+        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(Elapsed::new().into()))
     }
 }

@@ -13,7 +13,7 @@ mod floor;
 mod peers;
 mod work;
 
-use std::{env, num::NonZeroU32, time::Duration};
+use std::{env, num::NonZeroU32};
 
 use tokio::runtime::{self, Runtime};
 use tower::{Layer, ServiceBuilder};
@@ -159,12 +159,12 @@ fn four() -> impl Layer<Inner, Service: Client + 'static> {
 }
 
 fn stack() -> PlotonStack {
-    PlotonStack::new(key(), PLAN).rate_limit(limit())
+    PlotonStack::new(key(), PLAN)
 }
 
-/// A limit that never has to wait, but knows as many recent answers as one that could: some thousand.
+/// A limit that never has to wait.
 fn limit() -> PlotonRateLimit {
-    PlotonRateLimit::new(PLAN).window(Duration::from_millis(1))
+    PlotonRateLimit::new(PLAN)
 }
 
 fn key() -> ApiKey {
@@ -172,7 +172,7 @@ fn key() -> ApiKey {
 }
 
 const PLAN: Plan = Plan::Enterprise {
-    requests_per_minute: NonZeroU32::new(5_000_000).unwrap(),
+    requests_per_minute: NonZeroU32::MAX,
     concurrent_tasks: NonZeroU32::MIN,
 };
 

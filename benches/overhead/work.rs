@@ -68,8 +68,8 @@ impl Service<Request<Body>> for Inner {
         if let Answers::WithRateHeaders = self.answers {
             let headers = response.headers_mut();
             for (name, value) in [
-                ("x-ratelimit-limit", "5000000"),
-                ("x-ratelimit-remaining", "4999999"),
+                ("x-ratelimit-limit", "4294967295"),
+                ("x-ratelimit-remaining", "4294967294"),
                 ("x-ratelimit-reset", "1718459532"),
             ] {
                 headers.insert(name, HeaderValue::from_static(value));

@@ -2,7 +2,6 @@
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use http::Request;
 use tower::Layer;
 
 mod bucket;
@@ -234,11 +233,6 @@ impl PlotonRateLimit {
             shared: self.shared.clone(),
         }
     }
-
-    fn acts_for<B>(&self, request: &Request<B>) -> bool {
-        let uri = request.uri();
-        uri.authority().is_none() || self.origin.contains(uri)
-    }
 }
 
 impl<S> Layer<S> for PlotonRateLimit {
@@ -246,6 +240,6 @@ impl<S> Layer<S> for PlotonRateLimit {
 
     fn layer(&self, inner: S) -> Self::Service {
         let place = Place::new(self.shared.clone(), self.bounds);
-        RateLimitService::new(inner, place, self.clone())
+        RateLimitService::new(inner, place, self.origin.clone())
     }
 }

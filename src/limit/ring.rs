@@ -90,6 +90,11 @@ impl AnswerRing {
     fn end(&mut self, at: Instant, now: Instant) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.ended.drain(..self.first_counting(now));
+        // Mostly the last of all; one that was lost may come before others that were.
+        if self.ended.back().is_none_or(|&last| last <= at) {
+            self.ended.push_back(at);
+            return;
+        }
         let place = self.ended.partition_point(|&ended| ended <= at);
         self.ended.insert(place, at);
     }

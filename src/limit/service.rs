@@ -3,6 +3,7 @@
 use std::{
     fmt, mem,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -11,33 +12,42 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{BoxError, Service};
 
-use super::{PlotonRateLimit, in_flight::InFlight, place::Place};
-use crate::logical::LogicalRequest;
+use super::{in_flight::InFlight, place::Place};
+use crate::{logical::LogicalRequest, origin::Origin};
 
-/// The service that [`PlotonRateLimit`] makes. A clone shares the bucket, never a place in the queue.
+/// The service that [`PlotonRateLimit`](super::PlotonRateLimit) makes. A clone shares the bucket, never a place in the queue.
 #[derive(Debug)]
 pub struct RateLimitService<S> {
     inner: S,
     place: Place,
     /// `Some` where it was ready to say that it does not wait.
     refused: Option<BoxError>,
-    layer: PlotonRateLimit,
+    origin: Arc<Origin>,
 }
 
 impl<S> RateLimitService<S> {
-    pub(super) const fn new(inner: S, place: Place, layer: PlotonRateLimit) -> Self {
+    pub(super) const fn new(inner: S, place: Place, origin: Arc<Origin>) -> Self {
         Self {
             inner,
             place,
             refused: None,
-            layer,
+            origin,
         }
+    }
+
+    fn acts_for<B>(&self, request: &Request<B>) -> bool {
+        let uri = request.uri();
+        uri.authority().is_none() || self.origin.contains(uri)
     }
 }
 
 impl<S: Clone> Clone for RateLimitService<S> {
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), self.place.another(), self.layer.clone())
+        Self::new(
+            self.inner.clone(),
+            self.place.another(),
+            self.origin.clone(),
+        )
     }
 }
 
@@ -61,7 +71,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let state = match (self.layer.acts_for(&request), self.refused.take()) {
+        let state = match (self.acts_for(&request), self.refused.take()) {
             (true, Some(error)) => State::refused(error),
             (true, None) => self.limited(request),
             (false, refused) => self.unlimited(request, refused.is_some()),

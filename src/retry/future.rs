@@ -22,9 +22,9 @@ pin_project! {
     {
         #[pin]
         state: State<S::Future, R>,
-        // `Some` once something had to wait: the deadline while an attempt is on its way, the delay between two.
-        #[pin]
-        timer: Option<Sleep>,
+        // `Some` once something had to wait: the deadline while an attempt is on its way, the delay between two. Boxed,
+        // since a request that waits for nothing is larger by it.
+        timer: Option<Pin<Box<Sleep>>>,
         service: S,
         progress: Progress<B>,
     }
@@ -82,7 +82,7 @@ where
                 // Sent => (Waiting | done)
                 StateProj::Sent { response } => {
                     let Poll::Ready(result) = response.poll(cx) else {
-                        ready!(poll_deadline(progress.deadline(), this.timer.as_mut(), cx));
+                        ready!(poll_deadline(progress.deadline(), this.timer, cx));
                         return Poll::Ready(Err(progress.deadline_passed()));
                     };
                     let result = result.map_err(Into::into);
@@ -108,7 +108,7 @@ where
                     discarded.as_mut().poll_drain(cx, now);
                     let delay = (now < *until).then_some(*until);
                     if let Some(wake) = discarded.gives_up().or(delay) {
-                        ready!(poll_until(this.timer.as_mut(), wake, cx));
+                        ready!(poll_until(this.timer, wake, cx));
                         continue;
                     }
                     State::Yielding
@@ -122,7 +122,7 @@ where
                 // GettingReady => (Sent | done)
                 StateProj::GettingReady => {
                     let Poll::Ready(result) = this.service.poll_ready(cx) else {
-                        ready!(poll_deadline(progress.deadline(), this.timer.as_mut(), cx));
+                        ready!(poll_deadline(progress.deadline(), this.timer, cx));
                         return Poll::Ready(Err(progress.deadline_passed()));
                     };
                     if let Err(error) = result {
@@ -146,7 +146,7 @@ where
 
 fn poll_deadline(
     deadline: Option<Instant>,
-    timer: Pin<&mut Option<Sleep>>,
+    timer: &mut Option<Pin<Box<Sleep>>>,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
     match deadline {
@@ -157,19 +157,15 @@ fn poll_deadline(
 
 /// Polls the one timer, moved to `until` first where it stands elsewhere.
 fn poll_until(
-    mut timer: Pin<&mut Option<Sleep>>,
+    timer: &mut Option<Pin<Box<Sleep>>>,
     until: Instant,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
-    match timer.as_mut().as_pin_mut() {
-        Some(sleep) if sleep.deadline() == until => {}
-        Some(sleep) => sleep.reset(until),
-        None => timer.set(Some(sleep_until(until))),
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+    if timer.deadline() != until {
+        timer.as_mut().reset(until);
     }
-    match timer.as_pin_mut() {
-        Some(sleep) => sleep.poll(cx),
-        None => Poll::Ready(()),
-    }
+    timer.as_mut().poll(cx)
 }
 
 impl<S, B, R> fmt::Debug for ResponseFuture<S, B, R>

@@ -9,6 +9,7 @@
 mod support;
 
 mod floor;
+#[path = "../support/peers.rs"]
 mod peers;
 mod work;
 
@@ -48,12 +49,18 @@ fn main() {
         ("auth", client(PlotonAuth::new(key()), &plain)),
         ("the four", client(four(), &plain)),
         (STACK, client(stack(), &plain)),
-        (PEERS, client(peers::layers(), &plain)),
+        (
+            PEERS,
+            client(peers::layers::<_, _, work::Body>(KEY), &plain),
+        ),
         (FLOOR, client(FloorLayer::new(), &plain)),
         ("a clone of the request", client(CloneLayer, &plain)),
         (BARE_WITH_HEADERS, Box::new(with_headers.clone())),
         (STACK_WITH_HEADERS, client(stack(), &with_headers)),
-        (PEERS_WITH_HEADERS, client(peers::layers(), &with_headers)),
+        (
+            PEERS_WITH_HEADERS,
+            client(peers::layers::<_, _, work::Body>(KEY), &with_headers),
+        ),
     ];
     let arguments: Vec<_> = env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();

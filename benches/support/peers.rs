@@ -1,4 +1,5 @@
 //! The same jobs done by what is there today: tower-http's auth and header layers, tower's retry and timeout, governor.
+#![allow(dead_code, reason = "no bench needs all of it")]
 
 use std::{
     future::Future,
@@ -24,33 +25,46 @@ use tower::{
 };
 use tower_http::{auth::AddAuthorizationLayer, set_header::SetRequestHeaderLayer};
 
-use super::work::{Body, Client, Inner, KEY};
-
-/// In the order of our own stack.
-pub(crate) fn layers() -> impl Layer<Inner, Service: Client + 'static> {
+/// In the order of our own stack, around an inner service `S`.
+pub(crate) fn layers<S, B, R>(
+    key: &str,
+) -> impl Layer<
+    S,
+    Service: Service<Request<B>, Response = Response<R>, Error = BoxError, Future: Send>
+                 + Clone
+                 + Send
+                 + 'static,
+>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: Clone + Send + 'static,
+    R: Send + 'static,
+{
     let name = HeaderName::from_static("idempotency-key");
     ServiceBuilder::new()
         .layer(SetRequestHeaderLayer::if_not_present(
             name,
-            |_: &Request<Body>| HeaderValue::try_from(uuid::Uuid::new_v4().to_string()).ok(),
+            |_: &Request<B>| HeaderValue::try_from(uuid::Uuid::new_v4().to_string()).ok(),
         ))
         .layer(RetryLayer::new(Again::new()))
         .layer(GovernorLayer::new())
-        .layer(AddAuthorizationLayer::bearer(KEY).as_sensitive(true))
+        .layer(AddAuthorizationLayer::bearer(key).as_sensitive(true))
         .layer(TimeoutLayer::new(Duration::from_secs(30)))
         .into_inner()
 }
 
 /// A policy as tower's documentation builds one: clones the request, backs off, keeps to a budget.
 #[derive(Clone)]
-struct Again {
+pub(crate) struct Again {
     left: u32,
     backoff: ExponentialBackoff,
     budget: Arc<TpsBudget>,
 }
 
 impl Again {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (least, most) = (Duration::from_millis(100), Duration::from_secs(20));
         let mut backoff = ExponentialBackoffMaker::new(least, most, 0.99, HasherRng::default())
             .expect("a range of delays");
@@ -62,12 +76,12 @@ impl Again {
     }
 }
 
-impl<R> Policy<Request<Body>, Response<R>, BoxError> for Again {
+impl<B: Clone, R> Policy<Request<B>, Response<R>, BoxError> for Again {
     type Future = Sleep;
 
     fn retry(
         &mut self,
-        _: &mut Request<Body>,
+        _: &mut Request<B>,
         result: &mut Result<Response<R>, BoxError>,
     ) -> Option<Sleep> {
         let done = |status: u16| !matches!(status, 408 | 429 | 500 | 502 | 503 | 504);
@@ -85,7 +99,7 @@ impl<R> Policy<Request<Body>, Response<R>, BoxError> for Again {
         Some(self.backoff.next_backoff())
     }
 
-    fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
+    fn clone_request(&mut self, request: &Request<B>) -> Option<Request<B>> {
         Some(request.clone())
     }
 }
@@ -120,9 +134,10 @@ struct Governed<S> {
     limiter: Arc<DefaultDirectRateLimiter>,
 }
 
-impl<S> Service<Request<Body>> for Governed<S>
+impl<S, B> Service<Request<B>> for Governed<S>
 where
-    S: Service<Request<Body>, Error: Send, Future: Send> + Clone + Send + 'static,
+    S: Service<Request<B>, Error: Send, Future: Send> + Clone + Send + 'static,
+    B: Send + 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -132,7 +147,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         let clone = self.inner.clone();
         let mut ready = std::mem::replace(&mut self.inner, clone);
         let limiter = self.limiter.clone();

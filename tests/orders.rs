@@ -21,10 +21,10 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header::AUTHORIZATION};
 use http_body_util::{Either, Full};
-use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_ploton::{
     Plan, PlotonAuth, PlotonIdempotency, PlotonRateLimit, PlotonRetry, RateLimitHandle,
-    mock::{FakePloton, Fault, Outcome},
+    mock::{Attempt, FakePloton, Fault, Outcome},
 };
 
 use support::{Probe, create, key};
@@ -228,4 +228,35 @@ async fn two_retry_layers_agree_on_one_key() {
     let response = service.oneshot(create(PLOTON, "one")).await.unwrap();
     assert_eq!(response.status(), StatusCode::CREATED);
     assert_eq!(fake.tasks().len(), 1);
+}
+
+/// A retry layer took a PUT for repeatable and told a key layer inside nothing: each attempt got a key of its own.
+#[tokio::test(start_paused = true)]
+async fn every_method_that_gets_a_key_keeps_it_inside_and_outside_a_retry_layer() {
+    let idempotency = PlotonIdempotency::new().when(|_, _| true);
+    for method in ["POST", "PUT", "PATCH", "DELETE"] {
+        for outside in [true, false] {
+            let fake = FakePloton::new();
+            for _ in 0..3 {
+                fake.fail_next(Fault::Status(StatusCode::SERVICE_UNAVAILABLE));
+            }
+            let network = PlotonAuth::new(key()).layer(fake.clone());
+            let mut request = create(PLOTON, "one");
+            *request.method_mut() = method.parse().unwrap();
+            let sent = if outside {
+                let retry = PlotonRetry::new().layer(network);
+                idempotency.layer(retry).oneshot(request).await
+            } else {
+                let inside = idempotency.layer(network);
+                PlotonRetry::new().layer(inside).oneshot(request).await
+            };
+            sent.unwrap();
+            let attempts = fake.attempts();
+            assert_eq!(attempts.len(), 4, "{method}");
+            let first = &attempts[0].idempotency_key;
+            assert!(first.is_some(), "{method}");
+            let same = |attempt: &Attempt| attempt.idempotency_key == *first;
+            assert!(attempts.iter().all(same), "{method}, outside: {outside}");
+        }
+    }
 }

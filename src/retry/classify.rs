@@ -5,7 +5,7 @@ use std::{error::Error, io, iter};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use hyper_util::client::legacy;
 
-use super::{AttemptsFailed, DeadlinePassed, Outcome};
+use super::{AttemptsFailed, DeadlinePassed, KeyExpired, Outcome};
 use crate::{no_turn, origin::PlainHttpRefused};
 
 /// [RFC 9110, 9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2)
@@ -44,6 +44,9 @@ fn known(cause: &(dyn Error + 'static)) -> Option<(Outcome, &'static str)> {
     }
     if cause.is::<AttemptsFailed>() || cause.is::<DeadlinePassed>() {
         return Some((Outcome::Final, "retried"));
+    }
+    if cause.is::<KeyExpired>() {
+        return Some((Outcome::Final, "key_expired"));
     }
     // Whoever bounds the wait wants to know at once.
     if no_turn::did_not_wait(cause) {

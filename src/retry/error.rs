@@ -5,7 +5,7 @@ use std::{error::Error, fmt, time::Duration};
 use http::StatusCode;
 use tower::BoxError;
 
-use crate::logical::Attempts;
+use crate::{idempotency_key::IdempotencyKey, logical::Attempts};
 
 /// The last of several attempts ended in an error, which is the [`source`](Error::source).
 ///
@@ -85,3 +85,46 @@ impl fmt::Display for DeadlinePassed {
 }
 
 impl Error for DeadlinePassed {}
+
+/// The request was not sent: its idempotency key was first used 23 hours ago or longer, and the server, which knows a key
+/// for 24, might process a second time what it processed then.
+///
+/// See [`IdempotencyKey::first_used`].
+#[derive(Debug)]
+pub struct KeyExpired {
+    pub(super) attempts: Attempts,
+    pub(super) key: IdempotencyKey,
+    pub(super) age: Duration,
+}
+
+impl KeyExpired {
+    /// What was tried: nothing.
+    #[must_use]
+    pub const fn attempts(&self) -> &Attempts {
+        &self.attempts
+    }
+
+    /// The key.
+    #[must_use]
+    pub const fn idempotency_key(&self) -> &IdempotencyKey {
+        &self.key
+    }
+
+    /// The time since the key's first use.
+    #[must_use]
+    pub const fn age(&self) -> Duration {
+        self.age
+    }
+}
+
+impl fmt::Display for KeyExpired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hours = self.age.as_secs_f64() / 3600.0;
+        write!(
+            f,
+            "idempotency key first used {hours:.1} h ago, too old to be sent after 23 h"
+        )
+    }
+}
+
+impl Error for KeyExpired {}

@@ -41,8 +41,8 @@ pin_project! {
         Yielding,
         /// The next attempt waits until the service is ready again.
         GettingReady,
-        /// The deadline had passed before the first attempt.
-        Expired,
+        /// The first attempt came too late: after its deadline, or with a key that is too old.
+        TooLate,
     }
 }
 
@@ -55,7 +55,7 @@ where
         Self {
             state: match first {
                 Some(response) => State::Sent { response },
-                None => State::Expired,
+                None => State::TooLate,
             },
             timer: None,
             service,
@@ -133,8 +133,8 @@ where
                     };
                     State::Sent { response }
                 }
-                // Expired => done
-                StateProj::Expired => return Poll::Ready(Err(progress.deadline_passed())),
+                // TooLate => done
+                StateProj::TooLate => return Poll::Ready(Err(progress.not_sent())),
             };
             this.state.set(next);
         }

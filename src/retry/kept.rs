@@ -1,12 +1,15 @@
 //! What is kept of a request, to make it again.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
 use tokio::time::Instant;
 
 use super::RetryBody;
-use crate::{idempotency_key::IdempotencyKey, logical::LogicalRequest};
+use crate::{
+    idempotency_key::{IdempotencyKey, KEY_LIFE},
+    logical::LogicalRequest,
+};
 
 /// A request that can be made again.
 pub(super) struct Kept<B> {
@@ -14,6 +17,8 @@ pub(super) struct Kept<B> {
     /// `None` where the body can't be sent twice, or no second attempt is allowed.
     body: Option<B>,
     clone_body: CloneBody<B>,
+    /// How old the key was when the request was called, as far as that is known.
+    key_age: Duration,
 }
 
 struct Head {
@@ -48,8 +53,14 @@ impl<B> CloneBody<B> {
 }
 
 impl<B> Kept<B> {
-    pub(super) fn of(request: &Request<B>, more_than_once: bool, clone_body: CloneBody<B>) -> Self {
+    pub(super) fn of(
+        request: &Request<B>,
+        more_than_once: bool,
+        clone_body: CloneBody<B>,
+        key_age: Duration,
+    ) -> Self {
         Self {
+            key_age,
             head: Head {
                 method: request.method().clone(),
                 uri: request.uri().clone(),
@@ -90,7 +101,23 @@ impl<B> Kept<B> {
 
     /// The key that the attempts carried, whoever made it.
     pub(super) fn idempotency_key(&self) -> Option<IdempotencyKey> {
-        IdempotencyKey::of(&self.head.headers).or_else(|| self.logical()?.key().cloned())
+        let head = &self.head;
+        IdempotencyKey::sent_with(&head.headers, &head.extensions)
+            .or_else(|| self.logical()?.key().cloned())
+    }
+
+    /// The time from the call in which the key may be sent; `None` where there is no key.
+    pub(super) fn key_life(&self) -> Option<Duration> {
+        self.has_key()
+            .then(|| KEY_LIFE.saturating_sub(self.key_age))
+    }
+
+    /// The key that may not be sent any more, and its age; `None` where there is no such.
+    pub(super) fn expired_key(&self) -> Option<(&IdempotencyKey, Duration)> {
+        let head = &self.head;
+        IdempotencyKey::meant_by(&head.method, &head.headers, &head.extensions)
+            .filter(|_| self.key_age >= KEY_LIFE)
+            .map(|key| (key, self.key_age))
     }
 
     fn logical(&self) -> Option<&LogicalRequest> {

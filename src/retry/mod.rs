@@ -28,7 +28,7 @@ mod tests;
 
 pub use self::{
     cloning::{CloningRetry, CloningRetryService},
-    error::{AttemptsFailed, DeadlinePassed},
+    error::{AttemptsFailed, DeadlinePassed, KeyExpired},
     future::ResponseFuture,
     outcome::{AttemptEnd, Outcome},
     quota::RetryHandle,
@@ -73,13 +73,15 @@ use crate::{idempotency_key::IdempotencyKey, logical::LogicalRequest};
 /// with a `buffer` between this layer and a rate limit, the wait for a token is counted.
 ///
 /// [`Deadline`](crate::Deadline) and [`MaxAttempts`](crate::MaxAttempts) in a request's extensions take the place of the
-/// layer's own. No request with a key is sent later than 23 hours after its first attempt: servers know a key for 24. The
-/// layer needs a tokio runtime with time enabled.
+/// layer's own. No request with a key is sent later than 23 hours after the
+/// [key's first use](crate::IdempotencyKey#age), not even a first time: servers know a key for 24. The layer needs a tokio
+/// runtime with time enabled.
 ///
 /// # Errors
 ///
 /// The service's error is a [`BoxError`]. After one attempt it is the inner service's own; after more it is
-/// [`AttemptsFailed`], with the last one as its source. [`DeadlinePassed`] says that the deadline came first.
+/// [`AttemptsFailed`], with the last one as its source. [`DeadlinePassed`] says that the deadline came first, [`KeyExpired`] that
+/// the request was not sent at all, as its key is too old.
 ///
 /// # Example
 ///
@@ -169,13 +171,13 @@ impl PlotonRetry {
         let now = Instant::now();
         let most_attempts = self.settings.attempts_of(&request);
         let deadline = self.settings.deadline_of(&request, now);
-        let repeatable =
-            classify::is_idempotent(request.method()) || IdempotencyKey::is_in(request.headers());
-        if most_attempts > 1 && !repeatable {
+        let may_get_key = !request.method().is_safe() && !IdempotencyKey::is_in(request.headers());
+        if most_attempts > 1 && may_get_key {
             // An idempotency layer inside this one then mints one key, not one per attempt, and says so here.
             LogicalRequest::get_or_insert(request.extensions_mut()).deadline = deadline;
         }
-        let kept = Kept::of(&request, most_attempts > 1, clone_body);
+        let key_age = self.settings.key_age_of(&request, now);
+        let kept = Kept::of(&request, most_attempts > 1, clone_body, key_age);
         let span = progress::span(&request, self.settings.key_in_span);
         let settings = self.settings.clone();
         let mut progress = Progress::new(kept, settings, most_attempts, now, deadline, span);

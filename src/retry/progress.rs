@@ -8,7 +8,7 @@ use tower::BoxError;
 use tracing::{Span, field};
 
 use super::{
-    AttemptEnd, AttemptsFailed, DeadlinePassed, Outcome, Settings, classify,
+    AttemptEnd, AttemptsFailed, DeadlinePassed, KeyExpired, Outcome, Settings, classify,
     kept::Kept,
     quota::{Paid, Spent},
 };
@@ -103,13 +103,14 @@ impl<B> Progress<B> {
         self.deadline
     }
 
-    /// Sends the first attempt, unless the deadline has passed.
+    /// Sends the first attempt, unless the deadline has passed or the key is too old.
     pub(super) fn send_first<F>(
         &mut self,
         request: Request<B>,
         send: impl FnOnce(Request<B>) -> F,
     ) -> Option<F> {
-        self.is_in_time(self.started).then(|| {
+        let sent = self.is_in_time(self.started) && self.kept.expired_key().is_none();
+        sent.then(|| {
             self.made = 1;
             self.span.in_scope(|| send(request))
         })
@@ -147,8 +148,6 @@ impl<B> Progress<B> {
         match self.plan(&end, now) {
             Ok((again, delay)) => {
                 self.again = Some(again);
-                // Nor is it sent later, should the service not be ready for so long.
-                self.deadline = self.deadline.into_iter().chain(self.key_dies_at()).min();
                 self.tell_of_retry(&end, delay);
                 // Fits: `plan` found it.
                 now.checked_add(delay)
@@ -209,7 +208,7 @@ impl<B> Progress<B> {
     }
 
     /// The next attempt and the delay before it. The quota is asked before any sleep.
-    fn plan(&self, end: &End, now: Instant) -> Result<(Again<B>, Duration), GivenUp> {
+    fn plan(&mut self, end: &End, now: Instant) -> Result<(Again<B>, Duration), GivenUp> {
         if self.made >= self.most_attempts {
             return Err(GivenUp::Attempts);
         }
@@ -230,16 +229,16 @@ impl<B> Progress<B> {
         let quota = &self.settings.quota;
         let paid = quota.pay(end.outcome).ok_or(GivenUp::Quota)?;
         // Last of all: a body that is still being read elsewhere is taken from there.
-        let request = self.kept.request(self.deadline).ok_or(GivenUp::Body)?;
+        let last = self.deadline.into_iter().chain(self.key_dies_at()).min();
+        let request = self.kept.request(last).ok_or(GivenUp::Body)?;
+        // Nor is it sent later, should the service not be ready for so long.
+        self.deadline = last;
         Ok((Again { request, paid }, delay))
     }
 
     /// When the server may have forgotten the key; `None` where there is none.
     fn key_dies_at(&self) -> Option<Instant> {
-        self.kept
-            .has_key()
-            .then(|| self.started.checked_add(KEY_LIFE))
-            .flatten()
+        self.started.checked_add(self.kept.key_life()?)
     }
 
     /// The one event of a retry.
@@ -292,6 +291,20 @@ impl<B> Progress<B> {
         AttemptsFailed { attempts, source }.into()
     }
 
+    /// Why the first attempt was not sent.
+    pub(super) fn not_sent(&self) -> BoxError {
+        let Some((key, age)) = self.kept.expired_key() else {
+            return self.deadline_passed();
+        };
+        self.record(Err("key_expired"));
+        KeyExpired {
+            attempts: self.story(self.started),
+            key: key.clone(),
+            age,
+        }
+        .into()
+    }
+
     pub(super) fn deadline_passed(&self) -> BoxError {
         let now = Instant::now();
         self.record(Err("deadline"));
@@ -323,7 +336,10 @@ impl<B> Progress<B> {
             made: self.made,
             elapsed: now.saturating_duration_since(self.started),
             last_hint: self.last_hint,
-            idempotency_key: self.kept.idempotency_key(),
+            idempotency_key: self
+                .kept
+                .idempotency_key()
+                .map(|key| key.used_at(self.started)),
         }
     }
 }
@@ -374,7 +390,5 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Servers know a key for 24 hours; an hour is for what is on its way, and for clocks.
-const KEY_LIFE: Duration = Duration::from_secs(23 * 60 * 60);
 /// How late a timer may fire.
 pub(super) const TIMER: Duration = Duration::from_millis(1);

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     headers::date::Wall,
+    idempotency_key::IdempotencyKey,
     logical::{Deadline, MaxAttempts},
     plan::Plan,
 };
@@ -48,7 +49,7 @@ impl PlotonRetry {
         }
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+    pub(super) fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(Arc::make_mut(&mut self.settings));
         self
     }
@@ -217,6 +218,12 @@ impl Settings {
     pub(super) fn attempts_of<B>(&self, request: &Request<B>) -> u32 {
         let own = request.extensions().get::<MaxAttempts>();
         own.map_or(self.attempts, |most| most.0.get()).max(1)
+    }
+
+    /// How old the key of a request is that is called at `now`, as far as that is known.
+    pub(super) fn key_age_of<B>(&self, request: &Request<B>, now: Instant) -> Duration {
+        IdempotencyKey::meant_by(request.method(), request.headers(), request.extensions())
+            .map_or(Duration::ZERO, |key| key.age(&self.wall, now))
     }
 
     /// The deadline of a request that is called at `now`; `None` where it is beyond every clock.

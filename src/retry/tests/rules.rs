@@ -190,56 +190,6 @@ async fn a_retry_that_is_dropped_before_it_is_sent_costs_nothing() {
     assert_eq!(handle.quota_left(), 500);
 }
 
-/// The server may have forgotten the key after 24 hours, and would then process the request a second time.
-#[tokio::test(start_paused = true)]
-async fn a_request_with_a_key_is_not_sent_again_23_hours_later() {
-    const HOUR: u64 = 60 * 60;
-    let patient = PlotonRetry::new()
-        .deadline(Duration::MAX)
-        .max_hint(Duration::MAX)
-        .without_jitter();
-    for (request, seconds, again) in [
-        (keyed_post(), 23 * HOUR - 1, true),
-        (keyed_post(), 23 * HOUR, false),
-        (post(), 23 * HOUR, true),
-        (get(), 23 * HOUR, true),
-    ] {
-        let mut server = spawn(patient.clone());
-        let mut call = server.call(request);
-        let hint = seconds.to_string();
-        server
-            .next()
-            .await
-            .1
-            .send_response(refusal(hint.as_bytes()));
-        match call.poll() {
-            Poll::Pending => assert!(again, "{seconds}"),
-            Poll::Ready(response) => {
-                assert!(!again, "{seconds}");
-                assert_eq!(response.unwrap().status(), 429);
-            }
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_retry_tells_the_layers_inside_its_deadline() {
-    let mut server = spawn(PlotonRetry::new().deadline(Duration::from_secs(90)));
-    let deadline = Instant::now() + Duration::from_secs(90);
-    let told =
-        |request: &Request<String>| LogicalRequest::of(request.extensions()).map(|l| l.deadline);
-    let mut call = server.call(get());
-    let (first, answers) = server.next().await;
-    assert_eq!(told(&first), None, "the usual request carries nothing");
-    answers.send_response(answer(503));
-    for _ in 0..200 {
-        assert_pending!(call.poll());
-        time::advance(Duration::from_millis(1)).await;
-    }
-    let (second, _) = server.next().await;
-    assert_eq!(told(&second), Some(Some(deadline)));
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_zero_delay_takes_no_timer() {
     let layer = PlotonRetry::new().base_delay(Duration::ZERO);
@@ -278,53 +228,6 @@ async fn a_foreign_body_is_cloned_as_the_user_says() {
         }
         let status = if attempts > 1 { 200 } else { 429 };
         assert_eq!(assert_ready_ok!(call.poll()).status(), status);
-    }
-}
-
-/// A timer fires up to a millisecond late: the retry was slept for, and then came after the deadline.
-#[tokio::test(start_paused = true)]
-async fn a_delay_that_ends_within_the_deadlines_last_millisecond_is_not_slept() {
-    let layer = PlotonRetry::new()
-        .deadline(Duration::from_millis(100))
-        .without_jitter();
-    for (hint, again) in [("97.5", true), ("99.5", false), ("100", false)] {
-        let mut server = spawn(layer.clone());
-        let mut call = server.call(get());
-        let mut failed = answer(503);
-        let hint = hint.parse().unwrap();
-        failed.headers_mut().insert("retry-after-ms", hint);
-        server.next().await.1.send_response(failed);
-        if again {
-            let (_, sent) = server.wait_for(&mut call).await;
-            sent.send_response(answer(200));
-            assert_eq!(assert_ready_ok!(call.poll()).status(), 200);
-        } else {
-            assert_eq!(assert_ready_ok!(call.poll()).status(), 503);
-        }
-    }
-}
-
-/// The inner service was not ready for a day, and then the request was sent.
-#[tokio::test(start_paused = true)]
-async fn a_request_with_a_key_is_not_sent_when_the_service_is_ready_a_day_later() {
-    let patient = PlotonRetry::new().deadline(Duration::MAX);
-    for (request, sent) in [(keyed_post(), false), (get(), true)] {
-        let mut server = spawn(patient.clone());
-        let mut call = server.call(request);
-        server.next().await.1.send_response(answer(503));
-        server.handle.allow(0);
-        for _ in 0..200 {
-            assert_pending!(call.poll());
-            time::advance(Duration::from_millis(1)).await;
-        }
-        time::advance(Duration::from_secs(24 * 60 * 60)).await;
-        server.handle.allow(1);
-        if sent {
-            assert_pending!(call.poll());
-            server.next().await;
-        } else {
-            assert!(assert_ready_err!(call.poll()).is::<DeadlinePassed>());
-        }
     }
 }
 

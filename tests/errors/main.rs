@@ -7,7 +7,11 @@
     reason = "a test fails by a panic"
 )]
 
+#[path = "../support/mod.rs"]
 mod support;
+
+mod connections;
+mod http2;
 
 use std::{
     convert::Infallible,
@@ -147,161 +151,6 @@ async fn half_an_answer_is_ambiguous_and_so_is_none_at_all() {
     }
 }
 
-/// The end of a connection and a request for it come at the same moment: a pool's usual race.
-#[tokio::test]
-async fn a_connection_that_closed_before_the_request_left_was_not_sent() {
-    let url = serve(async |socket| drop(socket)).await;
-    let address = url.strip_prefix("http://").unwrap().to_owned();
-    let service = service_fn(move |request| {
-        let address = address.clone();
-        async move {
-            let socket = TcpStream::connect(address).await.unwrap();
-            socket.readable().await.unwrap();
-            let io = TokioIo::new(socket);
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
-            let answer = sender.send_request(request);
-            tokio::join!(connection, answer).1
-        }
-    });
-    assert_eq!(taken_for(service, create(&url, "one")).await, NOT_SENT);
-}
-
-/// A connection of hyper's own, without a pool above it: it says so when it is asked whether it is ready, and when it is not.
-#[tokio::test]
-async fn a_closed_connection_without_a_pool_was_not_sent() {
-    let url = serve(async |socket| drop(socket)).await;
-    let address = url.strip_prefix("http://").unwrap().to_owned();
-    for asked in [true, false] {
-        let socket = TcpStream::connect(&address).await.unwrap();
-        let io = TokioIo::new(socket);
-        let (sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
-        let _ = connection.await;
-        let sender = Arc::new(tokio::sync::Mutex::new(sender));
-        let service = service_fn(move |request| {
-            let sender = sender.clone();
-            async move {
-                let mut sender = sender.lock().await;
-                if asked {
-                    sender.ready().await?;
-                }
-                sender.send_request(request).await
-            }
-        });
-        assert_eq!(taken_for(service, create(&url, "one")).await, NOT_SENT);
-    }
-}
-
-/// The runtime dropped the connection's task, as a panic in it would.
-#[tokio::test]
-async fn a_connection_whose_task_is_gone_is_ambiguous() {
-    let url = hangs().await;
-    let address = url.strip_prefix("http://").unwrap().to_owned();
-    let service = service_fn(move |request| {
-        let address = address.clone();
-        async move {
-            let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
-            let mut answer = Box::pin(sender.send_request(request));
-            tokio::select! {
-                answer = &mut answer => return answer,
-                _ = connection => {}
-                () = tokio::time::sleep(Duration::from_millis(100)) => {}
-            }
-            answer.await
-        }
-    });
-    assert_eq!(taken_for(service, create(&url, "one")).await, AMBIGUOUS);
-}
-
-/// The connection was there, and could not be written to when the protocol began.
-#[tokio::test]
-async fn a_failed_handshake_was_not_sent() {
-    let url = hangs().await;
-    let address = url.strip_prefix("http://").unwrap().to_owned();
-    let connector = service_fn(move |_: http::Uri| {
-        let address = address.clone();
-        Box::pin(async move {
-            let mut socket = TcpStream::connect(address).await?;
-            socket.shutdown().await?;
-            io::Result::Ok(TokioIo::new(socket))
-        })
-    });
-    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new())
-        .http2_only(true)
-        .build(connector);
-    assert_eq!(taken_for(client, create(&url, "one")).await, NOT_SENT);
-}
-
-/// An HTTP/2 server in bytes: reads the request, then writes `frame`.
-async fn answers_with(frame: &'static [u8]) -> String {
-    serve(async move |mut socket| {
-        socket.write_all(&EMPTY_SETTINGS).await.unwrap();
-        read_request(&mut socket).await;
-        socket.write_all(frame).await.unwrap();
-        // Until the client closes.
-        let _ = socket.read_to_end(&mut Vec::new()).await;
-    })
-    .await
-}
-
-const EMPTY_SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-
-/// RST_STREAM of stream 1.
-const fn reset(code: u8) -> [u8; 13] {
-    [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, code]
-}
-
-/// GOAWAY whose last stream is `last`.
-const fn go_away(last: u8, code: u8) -> [u8; 17] {
-    [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, last, 0, 0, 0, code]
-}
-
-const NO_ERROR: u8 = 0;
-const INTERNAL_ERROR: u8 = 2;
-const REFUSED_STREAM: u8 = 7;
-const CANCEL: u8 = 8;
-
-#[tokio::test]
-async fn a_refused_stream_was_not_sent_and_one_that_is_reset_otherwise_is_ambiguous() {
-    for (frame, outcome) in [
-        (const { &reset(REFUSED_STREAM) }, NOT_SENT),
-        (const { &reset(INTERNAL_ERROR) }, AMBIGUOUS),
-        (const { &reset(CANCEL) }, AMBIGUOUS),
-        (const { &reset(NO_ERROR) }, AMBIGUOUS),
-    ] {
-        let url = answers_with(frame).await;
-        let taken = taken_for(client(true), create(&url, "one")).await;
-        assert_eq!(taken, outcome, "{frame:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_stream_above_the_last_of_a_goaway_was_not_sent() {
-    let url = answers_with(const { &go_away(0, NO_ERROR) }).await;
-    assert_eq!(taken_for(client(true), create(&url, "one")).await, NOT_SENT);
-}
-
-#[tokio::test]
-async fn a_goaway_that_says_nothing_of_the_stream_leaves_it_ambiguous() {
-    // It counts the stream in, and then the connection ends.
-    let url = serve(async |mut socket| {
-        socket.write_all(&EMPTY_SETTINGS).await.unwrap();
-        read_request(&mut socket).await;
-        socket.write_all(&go_away(1, NO_ERROR)).await.unwrap();
-    })
-    .await;
-    assert_eq!(
-        taken_for(client(true), create(&url, "one")).await,
-        AMBIGUOUS
-    );
-    // With an error, hyper does not tell apart which streams it counts in.
-    let url = answers_with(const { &go_away(0, INTERNAL_ERROR) }).await;
-    assert_eq!(
-        taken_for(client(true), create(&url, "one")).await,
-        AMBIGUOUS
-    );
-}
-
 /// The server reads, and never answers.
 async fn hangs() -> String {
     serve(async |mut socket| {
@@ -345,7 +194,9 @@ async fn a_timeout_is_ambiguous_whoever_counts_it() {
 #[tokio::test]
 async fn a_server_that_speaks_no_tls_is_final() {
     let https = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_webpki_roots()
+        // By name: with all features there are two to choose from.
+        .with_provider_and_webpki_roots(tokio_rustls::rustls::crypto::ring::default_provider())
+        .unwrap()
         .https_only()
         .enable_http1()
         .build();

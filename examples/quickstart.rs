@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 use tower_ploton::{
     ApiKey, Attempts, Origin, Plan, PlotonRetry, PlotonStack,
+    client::Https,
     mock::{FakePloton, Fault, Outcome},
 };
 
@@ -163,14 +164,9 @@ async fn create_on_the_fake() -> Result<ExitCode, BoxError> {
 
 async fn list_real() -> Result<ExitCode, BoxError> {
     let key = env::var("PLOTON_API_KEY").map_err(|_| "--real needs PLOTON_API_KEY")?;
-    let https = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_webpki_roots()
-        .https_only()
-        .enable_all_versions()
-        .build();
     let service = ServiceBuilder::new()
         .layer(PlotonStack::new(ApiKey::parse(&key)?, Plan::Prototyping))
-        .service(Client::builder(TokioExecutor::new()).build(https));
+        .service(Https::new()?.client());
     let request =
         Request::get("https://api.ploton.ai/v1/tasks?limit=20").body(Full::<Bytes>::default())?;
     let page = send(service, request).await?;

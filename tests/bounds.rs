@@ -18,7 +18,8 @@ use http::{Request, Response};
 use http_body::{Body, Frame};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_ploton::{
-    Plan, PlotonAuth, PlotonIdempotency, PlotonRateLimit, PlotonRetry, PlotonStack,
+    Plan, PlotonAuth, PlotonBaseUrl, PlotonIdempotency, PlotonRateLimit, PlotonRetry, PlotonStack,
+    api::PlotonErrors,
 };
 
 use support::key;
@@ -73,6 +74,22 @@ async fn services_need_not_be_send() {
             future::ready(Ok::<_, Infallible>(Response::new(request.into_body())))
         }));
     service.oneshot(request()).await.unwrap();
+    assert_eq!(calls.get(), 1);
+}
+
+#[tokio::test]
+async fn the_layers_around_the_four_ask_for_no_more() {
+    let calls = Rc::new(Cell::new(0));
+    let counted = calls.clone();
+    let service = ServiceBuilder::new()
+        .layer(PlotonBaseUrl::new())
+        .layer(PlotonErrors::new())
+        .service(service_fn(move |request: Request<Narrow>| {
+            counted.set(counted.get() + 1);
+            future::ready(Ok::<_, Infallible>(Response::new(request.into_body())))
+        }));
+    let request = Request::post("/tasks").body(Narrow::default());
+    service.oneshot(request.unwrap()).await.unwrap();
     assert_eq!(calls.get(), 1);
 }
 

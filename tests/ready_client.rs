@@ -1,6 +1,7 @@
 //! The ready client against a TLS server on a loopback port, with a certificate made here.
 #![cfg(feature = "client-core")]
 #![allow(
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
@@ -409,8 +410,9 @@ async fn a_server_that_fell_silent_is_noticed() {
         }
         server.silent.notify_waiters();
     };
-    let (answer, ()) = tokio::join!(status(&client, &server), falls_silent);
-    let error = answer.unwrap_err();
+    let answer = tokio::time::timeout(Duration::from_secs(60), status(&client, &server));
+    let (answer, ()) = tokio::join!(answer, falls_silent);
+    let error = answer.expect("the pings go unanswered").unwrap_err();
     assert!(
         chain(&*error).contains("keep-alive timed out"),
         "{}",

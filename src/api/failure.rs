@@ -112,16 +112,18 @@ impl UnreadableAnswer {
             End::Whole if bytes.is_empty() => ("the body is empty".to_owned(), None, false),
             End::Whole => match serde_json::from_slice(&bytes) {
                 Ok(value) => return Ok(value),
-                Err(error) if error.is_eof() => {
-                    ("the body is cut off".to_owned(), Some(error.into()), true)
-                }
+                Err(error) if error.is_eof() => (
+                    "the body is cut off".to_owned(),
+                    Some(without_keys(&error)),
+                    true,
+                ),
                 Err(error) => {
                     let problem = if error.is_data() {
                         "the body is not what was expected"
                     } else {
                         "the body is not JSON"
                     };
-                    (problem.to_owned(), Some(error.into()), false)
+                    (problem.to_owned(), Some(without_keys(&error)), false)
                 }
             },
             End::TooLong(_) => (end.to_string(), None, false),
@@ -140,12 +142,12 @@ impl UnreadableAnswer {
     }
 
     /// An item of a page that came whole is not what was expected.
-    pub(super) fn item(item: &Value, error: serde_json::Error) -> Self {
+    pub(super) fn item(item: &Value, error: &serde_json::Error) -> Self {
         Self {
             status: StatusCode::OK,
             problem: "an item is not what was expected".to_owned(),
             excerpt: Some(text::excerpt(item.to_string().as_bytes())),
-            source: Some(error.into()),
+            source: Some(without_keys(error)),
             broke_off: false,
             calls: 1,
             idempotency_key: None,
@@ -180,6 +182,11 @@ impl UnreadableAnswer {
     pub fn idempotency_key(&self) -> Option<&IdempotencyKey> {
         self.idempotency_key.as_deref()
     }
+}
+
+/// What serde says of a value that it did not expect repeats the value.
+fn without_keys(error: &serde_json::Error) -> BoxError {
+    text::shown(&error.to_string()).into()
 }
 
 /// "201, but the body broke off: \"{\"id\":\" (4 calls)"

@@ -152,6 +152,11 @@ where
             unreadable.idempotency_key = call.key.map(Box::new);
             return Err(Error::Unreadable(unreadable));
         }
+        tracing::info!(
+            http.response.status_code = head.status.as_u16(),
+            calls = made,
+            "an answer broke off in its body, and is asked for again"
+        );
         tokio::time::sleep(pause(made, rand::random())).await;
         made += 1;
     }

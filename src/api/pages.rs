@@ -285,7 +285,7 @@ where
         while let Some(item) = self.page.pop_front() {
             if self.seen.is_new(&item) {
                 let item = T::deserialize(&item)
-                    .map_err(|error| Error::Unreadable(UnreadableAnswer::item(&item, error)));
+                    .map_err(|error| Error::Unreadable(UnreadableAnswer::item(&item, &error)));
                 if let Ok(item) = &item {
                     self.offset = self.offset.saturating_add(1);
                     if let Some(watch) = &self.watch {

@@ -320,3 +320,39 @@ impl fmt::Display for PromptTooLong {
 impl Error for PromptTooLong {}
 
 const MAX_PROMPT_CHARACTERS: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_is_measured_in_characters() {
+        assert!(NewTask::new("\u{1f980}".repeat(10_000)).is_ok());
+        let error = NewTask::new("\u{1f980}".repeat(10_001)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the prompt has 10001 characters, and may have 10000"
+        );
+        assert!(NewTask::new("").is_ok(), "the page does not forbid it");
+    }
+
+    #[test]
+    fn an_id_is_visible_ascii_and_no_dot_segment() {
+        let longest = "i".repeat(255);
+        for id in ["task_8xK2mP", "7", "...", ".a", "a/b?c", &longest] {
+            assert_eq!(TaskId::parse(id).unwrap().as_str(), id);
+        }
+        for id in [
+            "",
+            ".",
+            "..",
+            "two words",
+            "tab\t",
+            "\u{e9}",
+            "\0",
+            &"i".repeat(256),
+        ] {
+            assert!(TaskId::parse(id).is_err(), "{id:?}");
+        }
+    }
+}

@@ -36,7 +36,8 @@ const fn is_invisible(character: char) -> bool {
     matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// A server may say which key it refuses: only its kind is kept.
+/// A server may say which key it refuses: only its kind is kept. A key may have any visible character, so that what comes
+/// right behind it goes too.
 fn without_keys(text: &str) -> String {
     let mut rest = text;
     let mut kept = String::with_capacity(text.len());
@@ -44,7 +45,6 @@ fn without_keys(text: &str) -> String {
         let end = place.saturating_add(KIND_LEN);
         let (before, key) = rest.split_at_checked(end).unwrap_or((rest, ""));
         kept.push_str(before);
-        // A key is visible ASCII, and all of it: a quote or a comma may be part of it.
         let secret_ends = key
             .find(|c: char| !c.is_ascii_graphic())
             .unwrap_or(key.len());
@@ -74,6 +74,7 @@ mod tests {
                 r#"{"key":"pk_live_4f'9"d,e","n":1, "m":2}"#,
                 r#"{"key":"pk_live_… "m":2}"#,
             ),
+            (r#"pk_live_a"b'c,d;e\f and more"#, "pk_live_… and more"),
             ("pk_live_a pk_test_b", "pk_live_… pk_test_…"),
             ("pk_test_pk_live_x", "pk_test_…"),
             (

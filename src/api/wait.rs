@@ -113,3 +113,17 @@ impl<S, B> fmt::Debug for WaitFor<S, B> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_varies_by_a_quarter() {
+        let pause = Duration::from_secs(8);
+        for (random, seconds) in [(0.0, 6.0), (0.5, 8.0), (1.0, 10.0)] {
+            assert_eq!(varied(pause, random).as_secs_f64(), seconds);
+        }
+        assert!(varied(Duration::MAX, 0.999) > Duration::MAX / 2);
+    }
+}

@@ -194,7 +194,9 @@ async fn a_timeout_is_ambiguous_whoever_counts_it() {
 #[tokio::test]
 async fn a_server_that_speaks_no_tls_is_final() {
     let https = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_webpki_roots()
+        // By name: with all features there are two to choose from.
+        .with_provider_and_webpki_roots(tokio_rustls::rustls::crypto::ring::default_provider())
+        .unwrap()
         .https_only()
         .enable_http1()
         .build();

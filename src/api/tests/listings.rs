@@ -100,17 +100,14 @@ async fn the_end_is_has_more_false_or_an_empty_page() {
     assert_eq!(server.arrived().len(), 2);
 
     // It does not say.
-    let server = Server::new(|number, _| {
-        let body = json!({"data": rows(0..usize::from(number == 1))});
+    let server = Server::new(|number, request| {
+        let (_, offset) = asked(request);
+        let body = json!({"data": rows(offset..offset + 3 * usize::from(number < 3))});
         answer(200, Scripted::whole(body.to_string()))
     });
-    assert_eq!(
-        all(&mut pages::<Value>(server, "/tasks", size(3)))
-            .await
-            .unwrap()
-            .len(),
-        1
-    );
+    let mut listed = pages::<Value>(server.clone(), "/tasks", size(3));
+    assert_eq!(all(&mut listed).await.unwrap(), rows(0..6));
+    assert_eq!(server.arrived().len(), 3);
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use std::{
     collections::HashSet,
     env, fs,
     process::{Child, Command, exit},
-    thread::sleep,
+    thread::{self, sleep},
     time::{Duration, SystemTime},
 };
 
@@ -37,6 +37,11 @@ const ARGS: &str = "BULK_SUBMIT_ARGS";
 #[test]
 fn the_program() {
     if let Ok(args) = env::var(ARGS) {
+        // Far longer than it needs: it outlives neither a test that fails nor its own mistakes.
+        thread::spawn(|| {
+            sleep(Duration::from_secs(180));
+            exit(99);
+        });
         let args: Vec<String> = serde_json::from_str(&args).unwrap();
         exit(bulk::main(args.into_iter().map(Into::into)).into());
     }
@@ -48,9 +53,9 @@ fn prompts(count: usize) -> String {
         .collect()
 }
 
-/// Waits until the fake has seen so many POSTs; whether the child still ran then.
-fn wait_for_posts(job: &Job, child: &mut Child, posts: usize) -> bool {
-    while job.posts() < posts {
+/// Waits until something is so; whether the child still ran then.
+fn wait_until(child: &mut Child, is_so: impl Fn() -> bool) -> bool {
+    while !is_so() {
         if child.try_wait().unwrap().is_some() {
             return false;
         }
@@ -74,7 +79,7 @@ async fn five_hundred_prompts_and_twenty_kills_and_each_is_created_once() {
     while kills < 20 {
         let mut child = job.start(&[]);
         let posts = job.posts() + random.random_range(1..25);
-        let runs = wait_for_posts(&job, &mut child, posts);
+        let runs = wait_until(&mut child, || job.posts() >= posts);
         child.kill().unwrap();
         let end = child.wait().unwrap();
         assert!(
@@ -258,10 +263,8 @@ async fn tasks_are_followed_to_their_end_also_those_of_an_earlier_run() {
     let mut job = Job::new("followed", &prompts(20)).await;
     job.fake = job.fake.clone().task_duration(None);
     let mut child = job.start(&["--wait"]);
-    assert!(wait_for_posts(&job, &mut child, 20));
-    while job.lines("results.jsonl").len() < 20 {
-        sleep(Duration::from_millis(1));
-    }
+    let are_told = || job.posts() >= 20 && job.lines("results.jsonl").len() >= 20;
+    assert!(wait_until(&mut child, are_told));
     child.kill().unwrap();
     child.wait().unwrap();
     for (place, task) in job.fake.tasks().iter().enumerate() {
@@ -294,10 +297,8 @@ async fn ctrl_c_ends_it_cleanly_and_the_same_command_goes_on() {
     let mut job = Job::new("stopped", &prompts(100)).await;
     job.fake = job.fake.clone().task_duration(None);
     let mut child = job.start(&[]);
-    assert!(wait_for_posts(&job, &mut child, 50));
-    while job.lines("results.jsonl").len() < 50 {
-        sleep(Duration::from_millis(1));
-    }
+    let are_told = || job.posts() >= 50 && job.lines("results.jsonl").len() >= 50;
+    assert!(wait_until(&mut child, are_told));
     let interrupt = Command::new("kill")
         .args(["-INT", &child.id().to_string()])
         .status();

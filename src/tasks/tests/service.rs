@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use http::{Request, Response, StatusCode};
-use tokio::time::{Instant, advance};
+use tokio::time::{Instant, advance, timeout};
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
 use tower::BoxError;
 use tower_test::mock;
@@ -325,7 +325,8 @@ async fn whoever_waits_gets_the_slot_that_ends_by_its_time_limit() {
     let start = Instant::now();
     let polled = tokio::spawn(async move { call.await.map(drop) });
     let (_, _) = service.server.next_request().await.unwrap();
-    let (_, answer) = service.server.next_request().await.unwrap();
+    let next = timeout(Duration::from_secs(3_600), service.server.next_request()).await;
+    let (_, answer) = next.expect("it waits for ever").unwrap();
     assert_eq!(Instant::now() - start, Duration::from_secs(60));
     answer.send_response(response(201));
     polled.await.unwrap().unwrap();

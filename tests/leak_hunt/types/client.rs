@@ -1,46 +1,34 @@
-//! The layers outside the four, the typed client, and the ready one, over a service that adds the key.
+//! The layers outside the four, the typed client, and the ready one.
 
-use std::time::Duration;
+use std::{future, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::Request;
 use http_body_util::Full;
-use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_ploton::{
-    BaseUrl, Plan, PlotonAuth, PlotonBaseUrl, PlotonTaskLimit, TaskSlot,
-    api::{
-        ApiError, Error, NewTask, PageSize, Ploton, PlotonErrors, Task, TaskId, TaskStatus, pages,
-    },
+    BaseUrl, Plan, PlotonAuth, PlotonBaseUrl, PlotonStack, PlotonTaskLimit, TaskSlot,
+    api::{ApiError, Error, NewTask, PageSize, Ploton, PlotonErrors, TaskId},
     base_url::PathRefused,
-    client::{Https, NoRoots},
+    client::Https,
     mock::FakePloton,
     tasks::NoTaskSlot,
 };
 
 use super::{PLOTON, Shown, bearing, ready};
-use crate::{capture::note_error, create, get, key, needles::KEY};
+use crate::{
+    capture::{note, note_error},
+    create, get, key,
+    needles::KEY,
+};
 
 pub(super) async fn show_all(shown: &mut Shown) {
-    base_url(shown).await;
     tasks(shown).await;
+    base_url(shown).await;
     errors(shown).await;
-    typed(shown).await;
     unreadable(shown).await;
-    ready_client(shown);
-}
-
-async fn base_url(shown: &mut Shown) {
-    shown.show(&BaseUrl::default());
-    let bad = BaseUrl::parse(&format!("ftp://{KEY}")).unwrap_err();
-    note_error(&bad);
-    shown.show(&bad);
-    let layer = PlotonBaseUrl::new();
-    shown.show(&layer);
-    let mut service = layer.layer(PlotonAuth::new(key()).layer(FakePloton::new()));
-    shown.show(&service);
-    shown.show(&ready(&mut service).await.call(bearing(get("/tasks"))));
-    let refused = service.oneshot(bearing(get("/tasks/%2e%2e/keys"))).await;
-    shown.error::<PathRefused>(&refused.unwrap_err());
+    typed(shown).await;
+    client(shown);
 }
 
 async fn tasks(shown: &mut Shown) {
@@ -61,106 +49,136 @@ async fn tasks(shown: &mut Shown) {
     shown.error::<NoTaskSlot>(&full.unwrap_err());
 }
 
-/// A server that answers with all that it knows of the request, the key among it.
-async fn tells_all(
-    request: Request<Full<Bytes>>,
-    status: StatusCode,
-) -> Result<Response<Full<Bytes>>, BoxError> {
-    let told = |headers: &HeaderMap| {
-        let bearer = headers["authorization"].to_str().unwrap();
-        serde_json::json!({ "error": { "code": KEY, "message": bearer } }).to_string()
-    };
-    let body = told(request.headers());
-    Ok(Response::builder().status(status).body(body.into())?)
+async fn base_url(shown: &mut Shown) {
+    let base_url = PlotonBaseUrl::new();
+    shown.show(&base_url);
+    let mut service = base_url.layer(PlotonAuth::new(key()).layer(FakePloton::new()));
+    shown.show(&service);
+    shown.show(&ready(&mut service).await.call(bearing(get("/tasks"))));
+    let refused = service.oneshot(get("/../keys")).await.unwrap_err();
+    shown.error::<PathRefused>(&refused);
+    shown.show(&BaseUrl::default());
+    let with_key = format!("https://api.ploton.ai/v1?key={KEY}");
+    shown.show(&BaseUrl::parse(&with_key).unwrap_err());
 }
 
 async fn errors(shown: &mut Shown) {
-    let layer = PlotonErrors::new();
-    shown.show(&layer);
-    let service = service_fn(|request| tells_all(request, StatusCode::FORBIDDEN));
-    let mut service = layer.layer(PlotonAuth::new(key()).layer(service));
-    shown.show(&layer.layer(FakePloton::new()));
+    let errors = PlotonErrors::new();
+    shown.show(&errors);
+    let mut service = errors.layer(PlotonAuth::new(key()).layer(FakePloton::new()));
+    shown.show(&service);
     shown.show(&ready(&mut service).await.call(bearing(get(PLOTON))));
+    // A server that says which key it refuses, as a code, in words and in a header.
+    let error = serde_json::json!({"error": {"code": KEY, "message": format!("not {KEY}")}});
+    let service = errors.layer(echo(401, &error.to_string()));
     let error = service.oneshot(get(PLOTON)).await.unwrap_err();
     shown.error::<ApiError>(&error);
-    let error = error.downcast_ref::<ApiError>().unwrap();
+    let error: &ApiError = error.downcast_ref().unwrap();
     shown.show(error.code().unwrap());
-}
-
-async fn typed(shown: &mut Shown) {
-    let fake = FakePloton::new();
-    let ploton = Ploton::new(PlotonAuth::new(key()).layer(fake.clone()));
-    shown.show(&ploton);
-    let new = NewTask::new("Summarise invoice 42").unwrap();
-    shown.show(&new);
-    let task = ploton.create_task(&new).await.unwrap();
-    shown.show::<Task>(&task);
-    shown.show::<TaskStatus>(&task.status);
-    shown.show::<TaskId>(&task.id);
-    shown.show(&ploton.tasks());
-    let wait = ploton.wait_for(&task.id).within(Duration::ZERO);
-    shown.show(&wait);
-    match wait.await.unwrap_err() {
-        Error::StillRunning(still) => {
-            note_error(&still);
-            shown.show(&still);
-        }
-        other => panic!("{other}"),
-    }
-
-    shown.show(&PageSize::default());
-    let size = PageSize::new(0).unwrap_err();
-    note_error(&size);
-    shown.show(&size);
-    let id = TaskId::parse(&KEY.repeat(10)).unwrap_err();
-    note_error(&id);
-    shown.show(&id);
-    let long = NewTask::new(KEY.repeat(1_000)).unwrap_err();
-    note_error(&long);
-    shown.show(&long);
-    let path = ploton.cancel_by(http::Method::POST, KEY).unwrap_err();
-    note_error(&path);
-    shown.show(&path);
+    note(format_args!(
+        "{} {}",
+        error.message(),
+        error.request_id().unwrap()
+    ));
+    // One that sends back what it was sent.
+    let page = errors.layer(echo(502, &format!("<pre>Bearer {KEY}</pre>")));
+    shown.error::<ApiError>(&page.oneshot(get(PLOTON)).await.unwrap_err());
 }
 
 async fn unreadable(shown: &mut Shown) {
-    let service = service_fn(|request| tells_all(request, StatusCode::OK));
-    let ploton = Ploton::new(PlotonAuth::new(key()).layer(service));
-    let id = TaskId::parse("task_1").unwrap();
-    let error = ploton.task(&id).await.unwrap_err();
+    let new = NewTask::new("one").unwrap();
+    let ploton = Ploton::new(echo(
+        200,
+        &serde_json::json!({"id": 7, "key": KEY}).to_string(),
+    ));
+    let error = ploton.create_task(&new).await.unwrap_err();
     note_error(&error);
     shown.show(&error);
-    match &error {
-        Error::Unreadable(unreadable) => shown.show(unreadable),
-        other => panic!("{other}"),
-    }
-
-    // The same page again and again.
-    let service = service_fn(async |_: Request<Full<Bytes>>| {
-        let page = r#"{"data":[{"id":"task_1"}],"has_more":true}"#;
-        Ok::<_, BoxError>(Response::new(Full::<Bytes>::from(page)))
-    });
-    let service = PlotonAuth::new(key()).layer(service);
-    let mut rows = pages::<serde_json::Value>(service, "/tasks", PageSize::default());
-    let error = loop {
-        if let Err(error) = rows.next().await.expect("it goes on for ever") {
-            break error;
-        }
+    let Error::Unreadable(error) = error else {
+        panic!("{error}")
     };
-    match error {
-        Error::PagesRepeat(repeat) => {
-            note_error(&repeat);
-            shown.show(&repeat);
-        }
-        other => panic!("{other}"),
+    shown.show(&error);
+
+    // serde repeats what it did not expect.
+    for body in [
+        serde_json::json!(KEY),
+        serde_json::json!({"data": [KEY], "has_more": false}),
+    ] {
+        let ploton = Ploton::new(echo(200, &body.to_string()));
+        note_error(&ploton.create_task(&new).await.unwrap_err());
+        note_error(&ploton.tasks().next().await.unwrap().unwrap_err());
     }
 }
 
-fn ready_client(shown: &mut Shown) {
+async fn typed(shown: &mut Shown) {
+    let new = NewTask::new("one").unwrap();
+    let ploton = Ploton::new(PlotonStack::new(key(), Plan::Production).layer(FakePloton::new()));
+    shown.show(&ploton);
+    shown.show(&new);
+    shown.show(&NewTask::new(KEY.repeat(1_000)).unwrap_err());
+    let task = ploton.create_task(&new).await.unwrap();
+    shown.show(&task);
+    shown.show(&task.status);
+    shown.show(&task.id);
+    shown.show(&TaskId::parse(&format!("{KEY} ")).unwrap_err());
+    let wait = ploton.wait_for(&task.id).within(Duration::ZERO);
+    shown.show(&wait);
+    let Err(Error::StillRunning(error)) = wait.await else {
+        panic!("it runs")
+    };
+    shown.show(&error);
+    shown.show(&ploton.tasks());
+    shown.show(&PageSize::default());
+    shown.show(&PageSize::new(0).unwrap_err());
+    let page = echo(
+        200,
+        r#"{"data":[{"id":"task_1","status":"running"}],"has_more":true}"#,
+    );
+    let mut tasks = Ploton::new(page).tasks();
+    let error = loop {
+        if let Err(error) = tasks.next().await.unwrap() {
+            break error;
+        }
+    };
+    let Error::PagesRepeat(error) = error else {
+        panic!("{error}")
+    };
+    shown.show(&error);
+    shown.show(
+        &ploton
+            .cancel_by(http::Method::POST, &format!("/{KEY}"))
+            .unwrap_err(),
+    );
+}
+
+/// Answers everything alike, with the key as the request's id.
+fn echo(
+    status: u16,
+    body: &str,
+) -> impl Service<
+    Request<Full<Bytes>>,
+    Response = http::Response<Full<Bytes>>,
+    Error = http::Error,
+    Future: Send,
+> + Clone
++ Send
++ use<> {
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    service_fn(move |_: Request<Full<Bytes>>| {
+        let response = http::Response::builder().status(status);
+        let response = response.header("x-request-id", KEY);
+        future::ready(response.body(Full::new(body.clone())))
+    })
+}
+
+fn client(shown: &mut Shown) {
     let https = Https::new().unwrap();
     shown.show(&https);
     let mut client = https.client();
     shown.show(&client);
-    shown.show(&client.call(bearing(get("http://127.0.0.1:1"))));
-    shown.0.insert(std::any::type_name::<NoRoots>().to_owned());
+    shown.show(&client.call(bearing(get("http://api.ploton.ai"))));
+    // It comes of a machine without certificates, and holds what is said of their files.
+    shown
+        .0
+        .insert("tower_ploton::client::tls::NoRoots".to_owned());
 }

@@ -259,6 +259,13 @@ impl IdempotencyKey {
         is_sent.then_some(meant)
     }
 
+    /// Whether the caller set the header: an idempotency layer leaves it as it is then, be it a key or not.
+    pub(crate) fn is_set_in(headers: &HeaderMap) -> bool {
+        headers
+            .get(IDEMPOTENCY_KEY)
+            .is_some_and(|value| !value.is_empty())
+    }
+
     /// Whether a header carries a key that the server can tell a second time from the first by.
     pub(crate) fn is_in(headers: &HeaderMap) -> bool {
         headers
@@ -316,12 +323,21 @@ fn random_text() -> RandomText {
 }
 
 /// Writes `prefix` and then `bytes` in hexadecimal, as far as there is room.
-fn write_hex(text: &mut [u8], prefix: &[u8], bytes: &[u8]) {
-    let digit = |bits: u8| *HEX.get(usize::from(bits)).unwrap_or(&b'0');
-    let digits = bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]);
-    let all = prefix.iter().copied().chain(digits);
-    for (place, byte) in text.iter_mut().zip(all) {
-        *place = byte;
+fn write_hex(text: &mut [u8], prefix: &[u8; 4], bytes: &[u8]) {
+    let Some((head, digits)) = text.split_first_chunk_mut() else {
+        return;
+    };
+    *head = *prefix;
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+    }
+}
+
+/// Fits: `bits` are four.
+const fn digit(bits: u8) -> u8 {
+    match bits {
+        0..=9 => b'0' + bits,
+        _ => b'a' - 10 + bits,
     }
 }
 
@@ -390,6 +406,5 @@ fn is_key(key: &[u8]) -> bool {
 }
 
 const MAX_LEN: usize = 255;
-const HEX: &[u8; 16] = b"0123456789abcdef";
 /// Servers know a key for 24 hours; an hour is for what is on its way, and for clocks.
 pub(crate) const KEY_LIFE: Duration = Duration::from_secs(23 * 60 * 60);

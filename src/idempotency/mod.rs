@@ -174,8 +174,7 @@ where
 /// The key that `request` now carries, to be sent at `now`; `None` where the caller's own header can't be one.
 fn give_key<B>(request: &mut Request<B>, now: Instant) -> Option<IdempotencyKey> {
     let (headers, extensions) = (request.headers(), request.extensions());
-    let own = headers.get(IDEMPOTENCY_KEY);
-    if own.is_some_and(|own| !own.is_empty()) {
+    if IdempotencyKey::is_set_in(headers) {
         return Some(IdempotencyKey::sent_with(headers, extensions)?.used_at(now));
     }
     let make = || match extensions.get::<IdempotencyKey>() {

@@ -173,7 +173,8 @@ impl PlotonRetry {
         let now = Instant::now();
         let most_attempts = self.settings.attempts_of(&request);
         let deadline = self.settings.deadline_of(&request, now);
-        let may_get_key = !request.method().is_safe() && !IdempotencyKey::is_in(request.headers());
+        let may_get_key =
+            !request.method().is_safe() && !IdempotencyKey::is_set_in(request.headers());
         if most_attempts > 1 && may_get_key {
             // An idempotency layer inside this one then mints one key, not one per attempt, and says so here.
             LogicalRequest::get_or_insert(request.extensions_mut()).deadline = deadline;

@@ -25,8 +25,8 @@ use crate::key::KeyUnavailable;
 /// A source, and how asking it went.
 pub(super) struct Renewal {
     source: Box<dyn AnySource>,
-    /// Held by the one that asks. Dropped half-way, the next takes its place.
-    turn: sync::Mutex<()>,
+    /// Held by the one that asks. Dropped half-way, the next takes its place; polled no more, it loses it to another lock.
+    turn: Mutex<Arc<sync::Mutex<()>>>,
     /// Whether a task of its own asks, or is about to.
     in_background: AtomicBool,
     /// How often an answer came, or was given up.
@@ -51,7 +51,7 @@ impl Renewal {
     pub(super) fn of(source: impl KeySource) -> Self {
         Self {
             source: Box::new(source),
-            turn: sync::Mutex::default(),
+            turn: Mutex::default(),
             in_background: AtomicBool::new(false),
             ended: AtomicU64::new(0),
             last: Mutex::default(),
@@ -68,6 +68,18 @@ impl Renewal {
 
     fn ended(&self) -> u64 {
         self.ended.load(Ordering::Acquire)
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Arc<sync::Mutex<()>>> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the turn from whoever holds `turn` longer than a question takes.
+    fn abandon(&self, turn: &Arc<sync::Mutex<()>>) {
+        let mut current = self.turn();
+        if Arc::ptr_eq(&current, turn) {
+            *current = Arc::default();
+        }
     }
 
     /// How the last question ended, where it was asked a moment ago because the key of `generation` was refused.
@@ -90,11 +102,14 @@ impl Renewal {
     ) -> Result<(), KeyUnavailable> {
         // One may be on its way to its limit, after a pause.
         let patience = limit.saturating_mul(2).saturating_add(HOLD_OFF);
-        let Ok(_turn) = timeout(patience, self.turn.lock()).await else {
+        let turn = self.turn().clone();
+        let Ok(_turn) = timeout(patience, turn.lock()).await else {
+            self.abandon(&turn);
             keys.postpone(HOLD_OFF, Instant::now());
             return Err(KeyUnavailable::timed_out(patience));
         };
-        if self.ended() != seen {
+        let before = self.ended();
+        if before > seen {
             return self.last().failure.clone().map_or(Ok(()), Err);
         }
         let last = self.last().clone();
@@ -102,6 +117,8 @@ impl Renewal {
             sleep_until(at + HOLD_OFF).await;
         }
         let answer = match timeout(limit, self.source.fetch_boxed()).await {
+            // The turn was lost, and another has an answer that is newer.
+            _ if self.ended() != before => return self.last().failure.clone().map_or(Ok(()), Err),
             Err(_) => Err(KeyUnavailable::timed_out(limit)),
             Ok(Err(error)) => Err(KeyUnavailable::source_failed(error)),
             Ok(Ok(fresh)) => keys

@@ -90,6 +90,17 @@ impl Renewal {
             .then(|| last.failure.clone().map_or(Ok(()), Err))
     }
 
+    /// How the last question ended, where that is an answer to who needs another key than that of generation `refused`.
+    fn shared(&self, keys: &Keys, refused: Option<u64>) -> Option<Result<(), KeyUnavailable>> {
+        let last = self.last();
+        if let Some(failure) = &last.failure {
+            return Some(Err(failure.clone()));
+        }
+        // Else it was asked before the key was refused, and may have given that very key.
+        let is_news = |generation| last.refused == refused || keys.changed_since(generation);
+        refused.is_none_or(is_news).then_some(Ok(()))
+    }
+
     /// Asks for a key and puts it in force. Whoever comes while a question is on its way shares its answer: `seen` is what
     /// [`ended`](Self::ended) was when the caller found that it needs another key, `refused` the key's generation where a
     /// 401 said so.
@@ -110,7 +121,9 @@ impl Renewal {
         };
         let before = self.ended();
         if before > seen {
-            return self.last().failure.clone().map_or(Ok(()), Err);
+            if let Some(answer) = self.shared(keys, refused) {
+                return answer;
+            }
         }
         let last = self.last().clone();
         if let (Some(at), Some(_)) = (last.at, last.failure) {

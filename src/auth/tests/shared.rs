@@ -1,9 +1,9 @@
 //! An answer of the source is shared by those that it is good for, and waited for no longer than it can take.
 
-use tokio::time::Instant;
+use tokio::time::{Instant, advance};
 use tokio_test::{assert_pending, task};
 
-use super::source::{Played, key, settle, unavailable};
+use super::source::{Played, is_renewed, key, secs, settle, unavailable};
 
 /// A caller may keep a call that it polls no more, as `select!` does in a loop.
 #[tokio::test(start_paused = true)]
@@ -28,5 +28,25 @@ async fn a_call_that_asks_and_is_polled_no_more_stops_nobody_for_good() {
     settle().await;
     assert!(parked.await.is_ok());
     assert_eq!(played.last_key(), "b");
+    played.is_not_asked().await;
+}
+
+/// The source looked before the key was replaced there; the server refused it after that.
+#[tokio::test(start_paused = true)]
+async fn an_answer_from_before_a_401_is_none_to_it() {
+    let mut played = Played::with(key("a").expires_in(secs(100))).await;
+    advance(secs(80)).await;
+    assert!(played.get().await.unwrap().is_ok());
+    let early = played.question().await;
+    played.api.refuse("a");
+    let calls = played.get_many(64);
+    settle().await;
+    advance(secs(1)).await;
+    settle().await;
+    early.send(Ok(key("a"))).unwrap();
+    played.answer(Ok(key("b"))).await;
+    for call in calls {
+        assert!(is_renewed(&call.await.unwrap().unwrap()));
+    }
     played.is_not_asked().await;
 }

@@ -82,6 +82,12 @@ impl Renewal {
         }
     }
 
+    /// What [`ended`](Self::ended) is when nothing that was asked before now is on its way any more.
+    fn asked_till_now(&self) -> u64 {
+        let is_asked = self.turn().try_lock().is_err();
+        self.ended().saturating_add(u64::from(is_asked))
+    }
+
     /// How the last question ended, where it was asked a moment ago because the key of `generation` was refused.
     fn just_asked(&self, generation: u64, now: Instant) -> Option<Result<(), KeyUnavailable>> {
         let last = self.last();
@@ -231,7 +237,11 @@ pub(super) fn in_background(keys: &Arc<Keys>, limit: Duration) {
 /// Asks for a key because the user says so.
 pub(super) async fn now(keys: &Arc<Keys>, limit: Duration) -> Result<(), KeyUnavailable> {
     match &keys.renewal {
-        Some(renewal) => renewal.ask(keys, renewal.ended(), None, limit).await,
+        Some(renewal) => {
+            // What is on its way may have been answered before the key changed.
+            let seen = renewal.asked_till_now();
+            renewal.ask(keys, seen, None, limit).await
+        }
         None => Ok(()),
     }
 }

@@ -50,3 +50,21 @@ async fn an_answer_from_before_a_401_is_none_to_it() {
     }
     played.is_not_asked().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_says_that_the_key_changed_is_told_what_the_source_says_after_that() {
+    let mut played = Played::new();
+    let handle = played.auth.key_handle();
+    let call = played.get();
+    let early = played.question().await;
+    let both = tokio::spawn(async move { tokio::join!(handle.renew(), handle.renew()) });
+    settle().await;
+    early.send(Ok(key("a"))).unwrap();
+    played.answer(Ok(key("b"))).await;
+    let (one, other) = both.await.unwrap();
+    assert!(one.is_ok() && other.is_ok());
+    assert!(call.await.unwrap().is_ok());
+    assert!(played.get().await.unwrap().is_ok());
+    assert_eq!(played.last_key(), "b");
+    played.is_not_asked().await;
+}

@@ -22,7 +22,11 @@ use tokio::{
 };
 use tokio_rustls::{
     TlsAcceptor,
-    rustls::{ClientConfig, RootCertStore, ServerConfig, pki_types::PrivateKeyDer},
+    rustls::{
+        ClientConfig, RootCertStore, ServerConfig,
+        crypto::{CryptoProvider, ring},
+        pki_types::PrivateKeyDer,
+    },
 };
 use tower::ServiceExt;
 use tower_ploton::mock::FakePloton;
@@ -111,7 +115,9 @@ pub(crate) async fn with_tls(fake: FakePloton, http2: bool) -> (String, JoinSet<
     );
     let key = PrivateKeyDer::try_from(&include_bytes!("localhost.key.der")[..]).unwrap();
     let certificate = include_bytes!("localhost.cert.der").to_vec().into();
-    let mut config = ServerConfig::builder()
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)
         .unwrap();
@@ -140,7 +146,9 @@ pub(crate) fn https_client() -> Client<HttpsConnector<HttpConnector>, Full<Bytes
     let mut roots = RootCertStore::empty();
     let certificate = include_bytes!("localhost.cert.der").to_vec().into();
     roots.add(certificate).unwrap();
-    let config = ClientConfig::builder()
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
     let https = HttpsConnectorBuilder::new()
@@ -155,4 +163,9 @@ pub(crate) fn client(http2: bool) -> Client<HttpConnector, Full<Bytes>> {
     Client::builder(TokioExecutor::new())
         .http2_only(http2)
         .build_http()
+}
+
+/// By name: with all of this crate's features rustls has two, and chooses neither.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
 }

@@ -1,6 +1,7 @@
 //! What the layers tell each other, and the caller, about one logical request.
 
 use std::{
+    cell::Cell,
     fmt,
     num::NonZeroU32,
     sync::{Arc, OnceLock},
@@ -132,5 +133,52 @@ impl LogicalRequest {
 
     pub(crate) fn get_or_insert(extensions: &mut Extensions) -> &mut Self {
         extensions.get_or_insert_with(Self::default)
+    }
+}
+
+/// What a retry layer learns while it polls an attempt: when the API key was chosen, where that was not at the call. An
+/// attempt may wait between the two, and what repeats it needs the key that it was sent with. A first attempt has no
+/// [`LogicalRequest`] to say so in; a thread polls one thing at a time, and that costs nothing.
+pub(crate) struct Watch {
+    /// What the watch around this one knew.
+    outer: Watched,
+}
+
+/// `None` where nobody watches, `Some(None)` where no key was chosen yet.
+type Watched = Option<Option<Instant>>;
+
+thread_local! {
+    static WATCHED: Cell<Watched> = const { Cell::new(None) };
+}
+
+impl Watch {
+    /// Watches until it is dropped.
+    pub(crate) fn begin() -> Self {
+        let outer = WATCHED.replace(Some(None));
+        Self { outer }
+    }
+
+    /// Hides what is done from a watch around it, until it is dropped.
+    pub(crate) fn hide() -> Self {
+        let outer = WATCHED.replace(None);
+        Self { outer }
+    }
+
+    /// When a key was chosen.
+    pub(crate) fn end(self) -> Option<Instant> {
+        WATCHED.get().flatten()
+    }
+
+    /// Says that a key is chosen now.
+    pub(crate) fn key_is_chosen() {
+        if WATCHED.get().is_some() {
+            WATCHED.set(Some(Some(Instant::now())));
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        WATCHED.set(self.outer);
     }
 }

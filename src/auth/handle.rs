@@ -29,7 +29,8 @@ pub struct KeyHandle {
 
 impl KeyHandle {
     /// Every request that is sent from now on carries `key`, by whichever service of the layer. Where the keys come from a
-    /// source, that lasts until its next answer.
+    /// source, that lasts until its next answer, and the source is asked only after a 401 then, or by
+    /// [`renew`](Self::renew).
     ///
     /// # Errors
     ///

@@ -44,8 +44,8 @@ pub use crate::{
 /// the request once more, with the same idempotency key. Without it the 401 is the answer, and the next request carries
 /// the new key. What PlotonRetry repeats because it may have been processed carries the key of the attempt that may have
 /// been, unless a 401 came: a server may know idempotency keys by their caller. Outside PlotonRetry, this layer gives all
-/// attempts one key. What waits between PlotonRetry and this layer in a queue of its own, as in tower's `buffer`, counts as
-/// sent when it entered that.
+/// attempts one key. What waits between PlotonRetry and this layer for another task, as in tower's `buffer`, counts as sent
+/// when it began to wait.
 ///
 /// # Redirects
 ///

@@ -25,8 +25,8 @@ use crate::key::KeyUnavailable;
 /// A source, and how asking it went.
 pub(super) struct Renewal {
     source: Box<dyn AnySource>,
-    /// Held by the one that asks. Dropped half-way, the next takes its place.
-    turn: sync::Mutex<()>,
+    /// Held by the one that asks. Dropped half-way, the next takes its place; polled no more, it loses it to another lock.
+    turn: Mutex<Arc<sync::Mutex<()>>>,
     /// Whether a task of its own asks, or is about to.
     in_background: AtomicBool,
     /// How often an answer came, or was given up.
@@ -51,7 +51,7 @@ impl Renewal {
     pub(super) fn of(source: impl KeySource) -> Self {
         Self {
             source: Box::new(source),
-            turn: sync::Mutex::default(),
+            turn: Mutex::default(),
             in_background: AtomicBool::new(false),
             ended: AtomicU64::new(0),
             last: Mutex::default(),
@@ -70,12 +70,41 @@ impl Renewal {
         self.ended.load(Ordering::Acquire)
     }
 
+    fn turn(&self) -> MutexGuard<'_, Arc<sync::Mutex<()>>> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the turn from whoever holds `turn` longer than a question takes.
+    fn abandon(&self, turn: &Arc<sync::Mutex<()>>) {
+        let mut current = self.turn();
+        if Arc::ptr_eq(&current, turn) {
+            *current = Arc::default();
+        }
+    }
+
+    /// What [`ended`](Self::ended) is when nothing that was asked before now is on its way any more.
+    fn asked_till_now(&self) -> u64 {
+        let is_asked = self.turn().try_lock().is_err();
+        self.ended().saturating_add(u64::from(is_asked))
+    }
+
     /// How the last question ended, where it was asked a moment ago because the key of `generation` was refused.
     fn just_asked(&self, generation: u64, now: Instant) -> Option<Result<(), KeyUnavailable>> {
         let last = self.last();
         let since = now.saturating_duration_since(last.at?);
         (last.refused == Some(generation) && since < HOLD_OFF)
             .then(|| last.failure.clone().map_or(Ok(()), Err))
+    }
+
+    /// How the last question ended, where that is an answer to who needs another key than that of generation `refused`.
+    fn shared(&self, keys: &Keys, refused: Option<u64>) -> Option<Result<(), KeyUnavailable>> {
+        let last = self.last();
+        if let Some(failure) = &last.failure {
+            return Some(Err(failure.clone()));
+        }
+        // Else it was asked before the key was refused, and may have given that very key.
+        let is_news = |generation| last.refused == refused || keys.changed_since(generation);
+        refused.is_none_or(is_news).then_some(Ok(()))
     }
 
     /// Asks for a key and puts it in force. Whoever comes while a question is on its way shares its answer: `seen` is what
@@ -90,18 +119,25 @@ impl Renewal {
     ) -> Result<(), KeyUnavailable> {
         // One may be on its way to its limit, after a pause.
         let patience = limit.saturating_mul(2).saturating_add(HOLD_OFF);
-        let Ok(_turn) = timeout(patience, self.turn.lock()).await else {
+        let turn = self.turn().clone();
+        let Ok(_turn) = timeout(patience, turn.lock()).await else {
+            self.abandon(&turn);
             keys.postpone(HOLD_OFF, Instant::now());
             return Err(KeyUnavailable::timed_out(patience));
         };
-        if self.ended() != seen {
-            return self.last().failure.clone().map_or(Ok(()), Err);
+        let before = self.ended();
+        if before > seen {
+            if let Some(answer) = self.shared(keys, refused) {
+                return answer;
+            }
         }
         let last = self.last().clone();
         if let (Some(at), Some(_)) = (last.at, last.failure) {
             sleep_until(at + HOLD_OFF).await;
         }
         let answer = match timeout(limit, self.source.fetch_boxed()).await {
+            // The turn was lost, and another has an answer that is newer.
+            _ if self.ended() != before => return self.last().failure.clone().map_or(Ok(()), Err),
             Err(_) => Err(KeyUnavailable::timed_out(limit)),
             Ok(Err(error)) => Err(KeyUnavailable::source_failed(error)),
             Ok(Ok(fresh)) => keys
@@ -201,7 +237,11 @@ pub(super) fn in_background(keys: &Arc<Keys>, limit: Duration) {
 /// Asks for a key because the user says so.
 pub(super) async fn now(keys: &Arc<Keys>, limit: Duration) -> Result<(), KeyUnavailable> {
     match &keys.renewal {
-        Some(renewal) => renewal.ask(keys, renewal.ended(), None, limit).await,
+        Some(renewal) => {
+            // What is on its way may have been answered before the key changed.
+            let seen = renewal.asked_till_now();
+            renewal.ask(keys, seen, None, limit).await
+        }
         None => Ok(()),
     }
 }

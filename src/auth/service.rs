@@ -17,7 +17,11 @@ use super::{
     keys::{Chosen, Keys},
     renewal,
 };
-use crate::{key::KeyUnavailable, logical::KeyRenewed, origin::PlainHttpRefused};
+use crate::{
+    key::KeyUnavailable,
+    logical::{KeyRenewed, Watch},
+    origin::PlainHttpRefused,
+};
 
 /// The service that [`PlotonAuth`] makes.
 #[derive(Clone, Debug)]
@@ -76,6 +80,7 @@ where
     if chosen.renew {
         renewal::in_background(&layer.keys, layer.source_timeout);
     }
+    Watch::key_is_chosen();
     request.headers_mut().insert(AUTHORIZATION, chosen.bearer);
     State::Sent {
         response: service.call(request),

@@ -41,6 +41,8 @@ pub trait KeySource: Send + Sync + 'static {
     ///
     /// The future is dropped half-way when it takes longer than
     /// [`source_timeout`](crate::PlotonAuth::source_timeout), and it may be when the request that waits for it is dropped.
+    /// Where that request is kept and not polled any more, others wait for twice that time and a second at the
+    /// most, and the next asks anew.
     ///
     /// # Errors
     ///

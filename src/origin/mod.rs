@@ -104,7 +104,9 @@ impl Origin {
 
     /// Whether `uri` is plain HTTP, on any port, to the host that this origin reaches by HTTPS.
     pub(crate) fn is_in_the_clear(&self, uri: &Uri) -> bool {
-        self.https && uri.scheme_str() == Some("http") && self.has_host(uri)
+        // `http` keeps the case of a scheme that a URI is put together from.
+        let is_http = |scheme: &str| scheme.eq_ignore_ascii_case("http");
+        self.https && uri.scheme_str().is_some_and(is_http) && self.has_host(uri)
     }
 
     fn has_host(&self, uri: &Uri) -> bool {

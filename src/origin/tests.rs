@@ -117,3 +117,17 @@ fn an_internationalised_name_is_known_by_its_punycode() {
     assert!(!origin.contains(&uri("https://bcher-kva.example/v1")));
     assert!("https://b\u{fc}cher.example".parse::<Uri>().is_err());
 }
+
+/// A URI that is put together keeps its scheme's case. Connectors take what is not `https` to the letter for plain HTTP.
+#[test]
+fn a_scheme_in_upper_case_is_never_taken_for_a_safe_one() {
+    let put_together = |scheme: &str| {
+        let uri = Uri::builder().scheme(scheme).authority("api.ploton.ai");
+        uri.path_and_query("/v1").build().unwrap()
+    };
+    for scheme in ["HTTP", "Http", "HTTPS"] {
+        assert!(!Origin::default().contains(&put_together(scheme)));
+    }
+    assert!(Origin::default().is_in_the_clear(&put_together("HTTP")));
+    assert!(Origin::default().is_in_the_clear(&put_together("Http")));
+}

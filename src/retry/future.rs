@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tower::{BoxError, Service};
 
 use super::{discarded::Discarded, progress::Progress};
+use crate::logical::Watch;
 
 pin_project! {
     /// The future of [`RetryService`](super::RetryService); dropping it cancels the request.
@@ -77,11 +78,16 @@ where
         let progress = this.progress;
         let span = progress.span().clone();
         let _entered = span.enter();
+        // To a retry layer outside, all attempts of this one are one.
+        let _hidden = Watch::hide();
         loop {
             let next = match this.state.as_mut().project() {
                 // Sent => (Waiting | done)
                 StateProj::Sent { response } => {
-                    let Poll::Ready(result) = response.poll(cx) else {
+                    let watch = Watch::begin();
+                    let polled = response.poll(cx);
+                    progress.key_was_chosen(watch.end());
+                    let Poll::Ready(result) = polled else {
                         ready!(poll_deadline(progress.deadline(), this.timer, cx));
                         return Poll::Ready(Err(progress.deadline_passed()));
                     };

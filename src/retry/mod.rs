@@ -172,14 +172,14 @@ impl PlotonRetry {
     {
         let now = Instant::now();
         let most_attempts = self.settings.attempts_of(&request);
-        let deadline = self.settings.deadline_of(&request, now);
+        let key_age = self.settings.key_age_of(&request, now);
+        let deadline = self.settings.deadline_of(&request, key_age, now);
         let may_get_key =
             !request.method().is_safe() && !IdempotencyKey::is_set_in(request.headers());
         if most_attempts > 1 && may_get_key {
             // An idempotency layer inside this one then mints one key, not one per attempt, and says so here.
             LogicalRequest::get_or_insert(request.extensions_mut()).deadline = deadline;
         }
-        let key_age = self.settings.key_age_of(&request, now);
         let kept = Kept::of(&request, most_attempts > 1, clone_body, key_age);
         let span = progress::span(&request, self.settings.key_in_span);
         let settings = self.settings.clone();

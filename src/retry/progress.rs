@@ -30,7 +30,7 @@ pub(super) struct Progress<B> {
     /// `None` where it is beyond every clock.
     deadline: Option<Instant>,
     made: u32,
-    /// When the last attempt was sent.
+    /// When the last attempt was sent: called, or given its API key later than that.
     sent: Instant,
     /// When the attempt was sent whose API key the next ones carry; `None` where they carry the one in force then.
     pinned: Option<Instant>,
@@ -141,6 +141,11 @@ impl<B> Progress<B> {
         self.sent = now;
         self.kept.fate().inspect(|fate| fate.sent());
         Some(send(request))
+    }
+
+    /// The attempt on its way was given its API key `at` last.
+    pub(super) fn key_was_chosen(&mut self, at: Option<Instant>) {
+        self.sent = at.unwrap_or(self.sent);
     }
 
     fn is_in_time(&self, now: Instant) -> bool {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     headers::date::Wall,
-    idempotency_key::IdempotencyKey,
+    idempotency_key::{IdempotencyKey, KEY_LIFE},
     logical::{Deadline, MaxAttempts},
     plan::Plan,
 };
@@ -226,11 +226,20 @@ impl Settings {
             .map_or(Duration::ZERO, |key| key.age(&self.wall, now))
     }
 
-    /// The deadline of a request that is called at `now`; `None` where it is beyond every clock.
-    pub(super) fn deadline_of<B>(&self, request: &Request<B>, now: Instant) -> Option<Instant> {
-        match request.extensions().get::<Deadline>() {
+    /// The deadline of a request that is called at `now` with a key of that age; `None` where it is beyond every clock.
+    pub(super) fn deadline_of<B>(
+        &self,
+        request: &Request<B>,
+        key_age: Duration,
+        now: Instant,
+    ) -> Option<Instant> {
+        let deadline = match request.extensions().get::<Deadline>() {
             Some(own) => Some(own.0),
             None => now.checked_add(self.deadline),
-        }
+        };
+        // With a key that was used before, a first attempt is a repetition too.
+        let left = (!key_age.is_zero()).then(|| KEY_LIFE.saturating_sub(key_age));
+        let death = left.and_then(|left| now.checked_add(left));
+        deadline.into_iter().chain(death).min()
     }
 }

@@ -1,13 +1,16 @@
 //! What may have been processed is held to the key that it was sent with, and nothing else is.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    num::NonZeroU32,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use tower::{BoxError, ServiceBuilder, ServiceExt};
+use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 use tower_ploton::{
-    PlotonAuth, PlotonIdempotency, PlotonRetry,
+    MaxAttempts, Plan, PlotonAuth, PlotonIdempotency, PlotonRateLimit, PlotonRetry,
     auth::FreshKey,
     mock::{FakePloton, Fault},
     retry::Outcome,
@@ -182,4 +185,55 @@ async fn two_retry_layers_hold_the_same_key() {
     assert!(fake.attempts().len() >= 4);
     assert!(credentials(&fake).iter().all(|&credential| credential == 0));
     assert_eq!(fake.tasks().len(), 1);
+}
+
+/// Sends a POST that waits for the limiter between its call and its sending, while key 1 is set, and whose answer is lost.
+async fn set_while_it_waits<S, R>(mut service: S, fake: &FakePloton, set: impl FnOnce()) -> usize
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<R>, Error = BoxError> + Clone,
+    S::Future: Send + 'static,
+    R: Send + 'static,
+{
+    tokio::time::advance(millis(1)).await;
+    let other = service.clone();
+    service.ready().await.unwrap();
+    fake.fail_next(Fault::RateLimited {
+        retry_after: Some(millis(5_000)),
+    });
+    let mut once = list();
+    once.extensions_mut().insert(MaxAttempts(NonZeroU32::MIN));
+    other.oneshot(once).await.unwrap();
+    // It was ready before the pause.
+    let call = tokio::spawn(service.call(create(PLOTON, "one")));
+    tokio::time::sleep(millis(1_000)).await;
+    assert_eq!(fake.attempts().len(), 1, "it waits");
+    set();
+    fake.fail_next(Fault::CutAfter);
+    assert!(call.await.unwrap().is_ok());
+    assert_eq!(fake.attempts().len(), 3);
+    fake.tasks().len()
+}
+
+/// The attempt carried the key of its sending, its repetition that of its call: a second task.
+#[tokio::test(start_paused = true)]
+async fn what_waited_for_the_limiter_is_held_to_the_key_that_it_was_sent_with() {
+    let limit = || PlotonRateLimit::new(Plan::Production);
+    let retry = || {
+        let retry = PlotonRetry::new().base_delay(millis(1_000));
+        let idempotency = ServiceBuilder::new().layer(PlotonIdempotency::new());
+        idempotency.layer(retry.without_jitter())
+    };
+
+    let (fake, auth) = (FakePloton::new(), PlotonAuth::new(key(0)));
+    let handle = auth.key_handle();
+    let service = retry().layer(limit()).layer(auth).service(fake.clone());
+    let tasks = set_while_it_waits(service, &fake, || handle.set(key(1)).unwrap()).await;
+    assert_eq!((tasks, credentials(&fake)), (1, vec![0, 1, 1]));
+
+    // The other way round it was given its key at the call.
+    let (fake, auth) = (FakePloton::new(), PlotonAuth::new(key(0)));
+    let handle = auth.key_handle();
+    let service = retry().layer(auth).layer(limit()).service(fake.clone());
+    let tasks = set_while_it_waits(service, &fake, || handle.set(key(1)).unwrap()).await;
+    assert_eq!((tasks, credentials(&fake)), (1, vec![0, 0, 0]));
 }

@@ -1,6 +1,7 @@
 mod file;
 mod ready;
 mod renewal;
+mod shared;
 mod source;
 
 use http::{HeaderValue, Response, StatusCode};

@@ -25,18 +25,18 @@ type Answer = oneshot::Sender<Result<FreshKey, BoxError>>;
 pub(super) struct Played {
     pub(super) auth: PlotonAuth,
     pub(super) questions: mpsc::UnboundedReceiver<Answer>,
-    api: Api,
+    pub(super) api: Api,
 }
 
 /// A server that answers after a millisecond, with a 401 to keys that it refuses.
 #[derive(Clone, Default)]
-struct Api {
+pub(super) struct Api {
     refused: Arc<Mutex<HashSet<String>>>,
     seen: Arc<Mutex<Vec<String>>>,
 }
 
 impl Played {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (ask, questions) = mpsc::unbounded_channel();
         let auth = PlotonAuth::from_source(move || {
             let (answer, told) = oneshot::channel();
@@ -59,14 +59,21 @@ impl Played {
         played
     }
 
-    pub(super) fn get(&self) -> JoinHandle<Result<Response<()>, BoxError>> {
+    /// A request that makes its way only where it is polled.
+    pub(super) fn call(
+        &self,
+    ) -> impl Future<Output = Result<Response<()>, BoxError>> + Send + use<> {
         let api = self.api.clone();
         let service = self.auth.layer(service_fn(move |request| {
             let api = api.clone();
             async move { Ok::<_, BoxError>(api.answer(&request).await) }
         }));
         let request = Request::get("https://api.ploton.ai/v1/tasks").body(());
-        tokio::spawn(service.oneshot(request.unwrap()))
+        service.oneshot(request.unwrap())
+    }
+
+    pub(super) fn get(&self) -> JoinHandle<Result<Response<()>, BoxError>> {
+        tokio::spawn(self.call())
     }
 
     /// Sends `count` requests at once.
@@ -107,7 +114,7 @@ impl Api {
         response
     }
 
-    fn refuse(&self, name: &str) {
+    pub(super) fn refuse(&self, name: &str) {
         self.refused.lock().unwrap().insert(name.to_owned());
     }
 }
@@ -126,11 +133,11 @@ pub(super) async fn settle() {
     }
 }
 
-fn is_renewed(response: &Response<()>) -> bool {
+pub(super) fn is_renewed(response: &Response<()>) -> bool {
     response.extensions().get::<KeyRenewed>().is_some()
 }
 
-fn unavailable(error: &BoxError) -> &KeyUnavailable {
+pub(super) fn unavailable(error: &BoxError) -> &KeyUnavailable {
     error.downcast_ref().unwrap()
 }
 

@@ -132,6 +132,32 @@ async fn a_stated_first_use_leaves_only_the_rest_of_23_hours() {
     }
 }
 
+/// A job was run again 22 hours after its first, and its request waited inside for two hours before it was sent.
+#[tokio::test(start_paused = true)]
+async fn a_first_attempt_with_a_used_key_waits_no_longer_than_the_key_lives() {
+    for (request, waits) in [
+        (
+            with_header(with_extension(post(), old_key()), &old_key()),
+            false,
+        ),
+        (with_extension(post(), old_key()), false),
+        (keyed_post(), true),
+    ] {
+        let mut server = spawn(at(1_022).deadline(HOUR * 100));
+        let mut call = server.call(request);
+        assert_pending!(call.poll());
+        time::advance(HOUR - Duration::from_secs(1)).await;
+        assert_pending!(call.poll());
+        time::advance(Duration::from_secs(2)).await;
+        match call.poll() {
+            Poll::Pending => assert!(waits),
+            Poll::Ready(result) => {
+                assert!(!waits && result.unwrap_err().is::<DeadlinePassed>());
+            }
+        }
+    }
+}
+
 /// The layers inside were told the deadline that the request had before its key was looked at.
 #[tokio::test(start_paused = true)]
 async fn the_layers_inside_are_told_when_the_key_dies() {

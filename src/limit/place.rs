@@ -159,7 +159,11 @@ impl Place {
             return Some(QueueFull { waiting, wait }.into());
         }
         let limit = self.limit(deadline)?;
-        let in_vain = limit <= outlook.now || limit < turn && (is_new || ahead == 0);
+        let soonest = state.bucket.soonest(outlook.verdict, outlook.now);
+        let sooner = outlook.verdict.instant(outlook.now);
+        let sooner = sooner.saturating_duration_since(soonest);
+        let knows = is_new || ahead == 0;
+        let in_vain = limit <= outlook.now || knows && later(limit, sooner) < turn;
         if !in_vain {
             return None;
         }

@@ -246,3 +246,38 @@ async fn a_retry_layer_does_not_wait_for_one_that_may_not_wait() {
     error.downcast::<WaitTooLong>().unwrap();
     assert_eq!(Instant::now(), start, "at once");
 }
+
+/// Until the first answer it was to be two seconds, which is only how long it is waited for.
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_may_be_answered_in_time_refuses_nobody() {
+    let limit = PlotonRateLimit::new(Plan::Production);
+    let service = limit.clone().max_wait(SECOND);
+    let service = service.layer(server(&Arc::default(), |_| 20));
+    let probe = tokio::spawn(service.clone().oneshot(get()));
+    tokio::task::yield_now().await;
+    assert_eq!(limit.handle().snapshot().held_by, Some(Rule::Probe));
+    let patient = tokio::spawn(service.clone().oneshot(get()));
+    let deadline = service.clone().call(with_deadline(SECOND));
+    deadline.await.unwrap();
+    for call in [probe, patient] {
+        call.await.unwrap().unwrap();
+    }
+}
+
+/// It is not answered, and so nobody waits for longer than it may.
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_is_not_answered_in_time_makes_nobody_wait_longer_than_it_may() {
+    let limit = PlotonRateLimit::new(Plan::Production);
+    let service = limit.clone().max_wait(SECOND);
+    let service = service.layer(server(&Arc::default(), |_| 10_000));
+    let start = Instant::now();
+    let _probe = tokio::spawn(service.clone().oneshot(get()));
+    tokio::task::yield_now().await;
+    let error = service.clone().oneshot(get()).await.unwrap_err();
+    error.downcast::<WaitTooLong>().unwrap();
+    let late = Instant::now() - start;
+    assert!(
+        late >= SECOND && late <= Duration::from_millis(1_002),
+        "{late:?}"
+    );
+}

@@ -174,6 +174,7 @@ impl Queue {
     /// Something changed: calls up as many as there are tokens, passes those who do nothing, and wakes whom it concerns.
     pub(super) fn serve(&mut self, outlook: Outlook, wakers: &mut Wakers) {
         let now = outlook.now;
+        self.pass_the_parked(now, wakers);
         if self
             .last_call
             .is_some_and(|last| later(last, PARKED) <= now)
@@ -277,6 +278,7 @@ impl Queue {
             self.last_call = Some(now);
             waiter.wake_by(now, wakers);
             wakers.unused.extend(waiter.waker);
+            self.pass_the_parked(now, wakers);
         }
     }
 
@@ -287,6 +289,20 @@ impl Queue {
         if later(due, PARKED) > now {
             return;
         }
+    /// Those at the front who should have looked up long ago: a service that `load_shed` kept, or one that was forgotten. To
+    /// call up one after the other would take as long as if each were served.
+    fn pass_the_parked(&mut self, now: Instant, wakers: &mut Wakers) {
+        while let Some(first) = self.waiting.first_entry() {
+            let timer = first.get().timer;
+            if timer.is_none_or(|timer| later(timer, LATE) > now) {
+                return;
+            }
+            let (ticket, waiter) = first.remove_entry();
+            wakers.unused.extend(waiter.waker);
+            self.passed.insert(ticket);
+        }
+    }
+
         if let Some(waiter) = self.waiting.remove(&ticket) {
             wakers.unused.extend(waiter.waker);
             self.passed.insert(ticket);

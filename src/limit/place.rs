@@ -91,7 +91,7 @@ impl Place {
         let turn = shared.with(|state, now, wakers| {
             let is_new = self.ticket.is_none();
             let ticket = *self.ticket.get_or_insert_with(|| state.queue.join());
-            let outlook = state.outlook(now);
+            let outlook = state.outlook(now, Some(ticket));
             let turn = state.queue.ask(ticket, outlook, &mut waker, wakers);
             let Turn::Later(until) = turn else {
                 if let Some(late) = self.too_late(deadline, now) {
@@ -218,7 +218,7 @@ impl Place {
                 state.queue.leave(ticket, wakers);
                 return Err(late);
             }
-            let outlook = state.outlook(now);
+            let outlook = state.outlook(now, Some(ticket));
             if !state.queue.take(ticket, outlook, wakers) {
                 return Ok(None);
             }

@@ -219,6 +219,13 @@ impl Queue {
         self.waiting.len().saturating_add(self.called_up.len())
     }
 
+    /// Whether a token could be for nobody but the one who `asks`, if one does.
+    pub(super) fn is_for_one(&self, asks: Option<u64>) -> bool {
+        let is_there =
+            |ticket| self.called_up.contains(&ticket) || self.waiting.contains_key(&ticket);
+        self.len() <= 1 && asks.is_none_or(|ticket| self.is_empty() || is_there(ticket))
+    }
+
     /// How many wait for their turn.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
@@ -271,6 +278,7 @@ impl Queue {
 
     fn call_up(&mut self, tokens: u32, now: Instant, wakers: &mut Wakers) {
         while self.called_up.len() < tokens as usize {
+            self.pass_the_parked(now, wakers);
             let Some((ticket, mut waiter)) = self.waiting.pop_first() else {
                 return;
             };
@@ -278,17 +286,9 @@ impl Queue {
             self.last_call = Some(now);
             waiter.wake_by(now, wakers);
             wakers.unused.extend(waiter.waker);
-            self.pass_the_parked(now, wakers);
         }
     }
 
-    fn pass_a_head_that_did_not_come(&mut self, now: Instant, wakers: &mut Wakers) {
-        let Some((ticket, due)) = self.expected.take() else {
-            return;
-        };
-        if later(due, PARKED) > now {
-            return;
-        }
     /// Those at the front who should have looked up long ago: a service that `load_shed` kept, or one that was forgotten. To
     /// call up one after the other would take as long as if each were served.
     fn pass_the_parked(&mut self, now: Instant, wakers: &mut Wakers) {
@@ -303,6 +303,13 @@ impl Queue {
         }
     }
 
+    fn pass_a_head_that_did_not_come(&mut self, now: Instant, wakers: &mut Wakers) {
+        let Some((ticket, due)) = self.expected.take() else {
+            return;
+        };
+        if later(due, PARKED) > now {
+            return;
+        }
         if let Some(waiter) = self.waiting.remove(&ticket) {
             wakers.unused.extend(waiter.waker);
             self.passed.insert(ticket);

@@ -107,7 +107,10 @@ impl Place {
             let wait = self.wait.get_or_insert_with(|| Wait::new(now, ahead));
             wait.goes_on(outlook.verdict, now);
             let Some(refused) = self.refused(state, outlook, ahead, is_new, deadline) else {
-                let expected = outlook.expected(ahead).saturating_duration_since(now);
+                let expected = state
+                    .queue
+                    .expected(ahead, outlook)
+                    .saturating_duration_since(now);
                 began = self.wait.filter(|_| is_new).zip(Some(expected));
                 // The head says that a pause is over, even if something else holds it then.
                 let pause = state.bucket.paused_until(now).filter(|_| ahead == 0);
@@ -125,9 +128,9 @@ impl Place {
     /// The answer would be worth nothing any more, so it takes no token even where there is one.
     fn too_late(&self, deadline: Option<Instant>, now: Instant) -> Option<BoxError> {
         let deadline = deadline.filter(|&deadline| deadline <= now)?;
-        let since = self.wait.map_or(now, |wait| wait.since);
+        let since = self.wait.map_or(now, |wait| wait.began());
         let late = DeadlineTooSoon {
-            wait: now.saturating_duration_since(since),
+            wait: self.wait.map_or(Duration::ZERO, |wait| wait.lasted(now)),
             left: deadline.saturating_duration_since(since),
         };
         Some(late.into())
@@ -151,7 +154,7 @@ impl Place {
         is_new: bool,
         deadline: Option<Instant>,
     ) -> Option<BoxError> {
-        let since = self.wait?.since;
+        let since = self.wait?.began();
         let turn = state.queue.expected(ahead, outlook);
         let wait = turn.saturating_duration_since(since);
         let waiting = state.queue.waiting().saturating_sub(1);
@@ -179,7 +182,7 @@ impl Place {
     /// When it waits no longer.
     fn limit(&self, deadline: Option<Instant>) -> Option<Instant> {
         let patience = self.bounds.max_wait;
-        let patience = patience.and_then(|max| self.wait?.since.checked_add(max));
+        let patience = patience.and_then(|max| self.wait?.began().checked_add(max));
         patience.into_iter().chain(deadline).min()
     }
 

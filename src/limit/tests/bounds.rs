@@ -281,3 +281,28 @@ async fn a_probe_that_is_not_answered_in_time_makes_nobody_wait_longer_than_it_m
         "{late:?}"
     );
 }
+
+/// A service that was ready and not called was taken for one that waited.
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_was_not_used_is_no_part_of_the_longest_wait() {
+    let (limit, _, _handle) = answered_once().await;
+    let patient = limit.layer(server(&Arc::default(), |_| 20));
+    let limit = limit.max_wait(2 * SECOND);
+    let mut service = limit.layer(server(&Arc::default(), |_| 20));
+    patient.clone().oneshot(get()).await.unwrap();
+    service.ready().await.unwrap();
+    time::sleep(10 * SECOND).await;
+    let start = Instant::now();
+    patient.oneshot(get()).await.unwrap();
+    service.call(get()).await.unwrap();
+    let waited = Instant::now() - start;
+    assert!(waited >= STEP && waited < STEP + SECOND, "{waited:?}");
+
+    service.ready().await.unwrap();
+    time::sleep(10 * SECOND).await;
+    limit.handle().pause_until(Instant::now() + 30 * SECOND);
+    let error = service.call(get()).await.unwrap_err();
+    let error = error.downcast::<WaitTooLong>().unwrap();
+    let wait = error.wait();
+    assert!(wait >= 30 * SECOND && wait < 31 * SECOND, "{error}");
+}

@@ -122,6 +122,22 @@ async fn a_wait_of_more_than_100_ms_is_a_line_that_says_which_how_long_behind_ho
     assert_eq!(lines.len(), 4, "{lines:?}");
 }
 
+/// Who was called up is before whoever comes, and was not counted.
+#[tokio::test(start_paused = true)]
+async fn a_wait_behind_a_service_that_is_ready_is_told_when_it_begins() {
+    let (log, _guard) = Log::capture();
+    let service = PlotonRateLimit::new(Plan::Prototyping).layer(server(&Answers::default()));
+    service.clone().oneshot(get()).await.unwrap();
+    time::sleep(SECOND).await;
+    let mut ready = service.clone();
+    ready.ready().await.unwrap();
+    service.clone().oneshot(get()).await.unwrap();
+    let lines = lines(&log);
+    let wait = about(&lines, "a request waits for its turn");
+    assert_eq!(wait.len(), 1, "{lines:?}");
+    assert_eq!(number(&wait[0], "expected_ms"), 602);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_wait_ends_when_the_turn_comes_however_late_it_is_used() {
     let (log, _guard) = Log::capture();

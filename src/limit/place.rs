@@ -91,7 +91,7 @@ impl Place {
         let turn = shared.with(|state, now, wakers| {
             let is_new = self.ticket.is_none();
             let ticket = *self.ticket.get_or_insert_with(|| state.queue.join());
-            let outlook = state.outlook(now);
+            let outlook = state.outlook(now, Some(ticket));
             let turn = state.queue.ask(ticket, outlook, &mut waker, wakers);
             let Turn::Later(until) = turn else {
                 if let Some(late) = self.too_late(deadline, now) {
@@ -107,7 +107,10 @@ impl Place {
             let wait = self.wait.get_or_insert_with(|| Wait::new(now, ahead));
             wait.goes_on(outlook.verdict, now);
             let Some(refused) = self.refused(state, outlook, ahead, is_new, deadline) else {
-                let expected = outlook.expected(ahead).saturating_duration_since(now);
+                let expected = state
+                    .queue
+                    .expected(ahead, outlook)
+                    .saturating_duration_since(now);
                 began = self.wait.filter(|_| is_new).zip(Some(expected));
                 // The head says that a pause is over, even if something else holds it then.
                 let pause = state.bucket.paused_until(now).filter(|_| ahead == 0);
@@ -125,9 +128,9 @@ impl Place {
     /// The answer would be worth nothing any more, so it takes no token even where there is one.
     fn too_late(&self, deadline: Option<Instant>, now: Instant) -> Option<BoxError> {
         let deadline = deadline.filter(|&deadline| deadline <= now)?;
-        let since = self.wait.map_or(now, |wait| wait.since);
+        let since = self.wait.map_or(now, |wait| wait.began());
         let late = DeadlineTooSoon {
-            wait: now.saturating_duration_since(since),
+            wait: self.wait.map_or(Duration::ZERO, |wait| wait.lasted(now)),
             left: deadline.saturating_duration_since(since),
         };
         Some(late.into())
@@ -151,7 +154,7 @@ impl Place {
         is_new: bool,
         deadline: Option<Instant>,
     ) -> Option<BoxError> {
-        let since = self.wait?.since;
+        let since = self.wait?.began();
         let turn = state.queue.expected(ahead, outlook);
         let wait = turn.saturating_duration_since(since);
         let waiting = state.queue.waiting().saturating_sub(1);
@@ -159,7 +162,11 @@ impl Place {
             return Some(QueueFull { waiting, wait }.into());
         }
         let limit = self.limit(deadline)?;
-        let in_vain = limit <= outlook.now || limit < turn && (is_new || ahead == 0);
+        let soonest = state.bucket.soonest(outlook.verdict, outlook.now);
+        let sooner = outlook.verdict.instant(outlook.now);
+        let sooner = sooner.saturating_duration_since(soonest);
+        let knows = is_new || ahead == 0;
+        let in_vain = limit <= outlook.now || knows && later(limit, sooner) < turn;
         if !in_vain {
             return None;
         }
@@ -175,7 +182,7 @@ impl Place {
     /// When it waits no longer.
     fn limit(&self, deadline: Option<Instant>) -> Option<Instant> {
         let patience = self.bounds.max_wait;
-        let patience = patience.and_then(|max| self.wait?.since.checked_add(max));
+        let patience = patience.and_then(|max| self.wait?.began().checked_add(max));
         patience.into_iter().chain(deadline).min()
     }
 
@@ -214,7 +221,7 @@ impl Place {
                 state.queue.leave(ticket, wakers);
                 return Err(late);
             }
-            let outlook = state.outlook(now);
+            let outlook = state.outlook(now, Some(ticket));
             if !state.queue.take(ticket, outlook, wakers) {
                 return Ok(None);
             }

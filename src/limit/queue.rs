@@ -174,6 +174,7 @@ impl Queue {
     /// Something changed: calls up as many as there are tokens, passes those who do nothing, and wakes whom it concerns.
     pub(super) fn serve(&mut self, outlook: Outlook, wakers: &mut Wakers) {
         let now = outlook.now;
+        self.pass_the_parked(now, wakers);
         if self
             .last_call
             .is_some_and(|last| later(last, PARKED) <= now)
@@ -216,6 +217,13 @@ impl Queue {
     /// How many a token could be for.
     pub(super) fn len(&self) -> usize {
         self.waiting.len().saturating_add(self.called_up.len())
+    }
+
+    /// Whether a token could be for nobody but the one who `asks`, if one does.
+    pub(super) fn is_for_one(&self, asks: Option<u64>) -> bool {
+        let is_there =
+            |ticket| self.called_up.contains(&ticket) || self.waiting.contains_key(&ticket);
+        self.len() <= 1 && asks.is_none_or(|ticket| self.is_empty() || is_there(ticket))
     }
 
     /// How many wait for their turn.
@@ -270,6 +278,7 @@ impl Queue {
 
     fn call_up(&mut self, tokens: u32, now: Instant, wakers: &mut Wakers) {
         while self.called_up.len() < tokens as usize {
+            self.pass_the_parked(now, wakers);
             let Some((ticket, mut waiter)) = self.waiting.pop_first() else {
                 return;
             };
@@ -277,6 +286,20 @@ impl Queue {
             self.last_call = Some(now);
             waiter.wake_by(now, wakers);
             wakers.unused.extend(waiter.waker);
+        }
+    }
+
+    /// Those at the front who should have looked up long ago: a service that `load_shed` kept, or one that was forgotten. To
+    /// call up one after the other would take as long as if each were served.
+    fn pass_the_parked(&mut self, now: Instant, wakers: &mut Wakers) {
+        while let Some(first) = self.waiting.first_entry() {
+            let timer = first.get().timer;
+            if timer.is_none_or(|timer| later(timer, LATE) > now) {
+                return;
+            }
+            let (ticket, waiter) = first.remove_entry();
+            wakers.unused.extend(waiter.waker);
+            self.passed.insert(ticket);
         }
     }
 

@@ -111,8 +111,9 @@ impl Shared {
 }
 
 impl State {
-    pub(super) fn outlook(&self, now: Instant) -> Outlook {
-        let for_one = self.queue.len() <= 1 && self.bucket.lets_one(now);
+    /// What the bucket says to the one who `asks`, or to those who wait.
+    pub(super) fn outlook(&self, now: Instant, asks: Option<u64>) -> Outlook {
+        let for_one = self.queue.is_for_one(asks) && self.bucket.lets_one(now);
         // How many more may leave is of no use to nobody.
         let verdict = if for_one {
             Verdict::Now(1)
@@ -139,7 +140,7 @@ fn serving<T>(
         let result = change(state, now, wakers);
         // What the bucket would say need not be worked out for nobody.
         if !state.queue.is_empty() {
-            state.queue.serve(state.outlook(now), wakers);
+            state.queue.serve(state.outlook(now, None), wakers);
         }
         result
     }

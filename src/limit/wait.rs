@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::rule::{Rule, Verdict};
+use super::{
+    rule::{Rule, Verdict},
+    time::later,
+};
 
 /// The wait of one whose turn it was not at once.
 #[derive(Clone, Copy, Debug)]
@@ -48,12 +51,15 @@ impl Wait {
         self.turn = Some(now);
     }
 
+    /// When it would have begun, if it had never had its turn in vain.
+    pub(super) fn began(&self) -> Instant {
+        later(self.since, self.unused)
+    }
+
     /// How long it waited for its turn until `now`.
     pub(super) fn lasted(&self, now: Instant) -> Duration {
         let until = self.turn.unwrap_or(now);
-        until
-            .saturating_duration_since(self.since)
-            .saturating_sub(self.unused)
+        until.saturating_duration_since(self.began())
     }
 
     /// The rule that held it.

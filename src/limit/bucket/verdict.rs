@@ -208,6 +208,18 @@ impl Bucket {
         }
     }
 
+    /// When the next one leaves at the soonest, where `verdict` is what holds if nothing changes: a probe may be answered at
+    /// any moment.
+    pub(in crate::limit) fn soonest(&self, verdict: Verdict, now: Instant) -> Instant {
+        match (verdict, self.mode(now)) {
+            (Verdict::Later(Rule::Probe, Some(until)), Mode::Paced | Mode::Shared) => {
+                self.paced(now).instant(now).min(until)
+            }
+            (Verdict::Later(Rule::Probe, Some(_)), Mode::Window) => now,
+            _ => verdict.instant(now),
+        }
+    }
+
     /// How tokens come from now on, where the next one does as `verdict` says.
     pub(in crate::limit) fn pace(&self, verdict: Verdict, now: Instant) -> Pace {
         let next = verdict.instant(now);

@@ -246,3 +246,63 @@ async fn a_retry_layer_does_not_wait_for_one_that_may_not_wait() {
     error.downcast::<WaitTooLong>().unwrap();
     assert_eq!(Instant::now(), start, "at once");
 }
+
+/// Until the first answer it was to be two seconds, which is only how long it is waited for.
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_may_be_answered_in_time_refuses_nobody() {
+    let limit = PlotonRateLimit::new(Plan::Production);
+    let service = limit.clone().max_wait(SECOND);
+    let service = service.layer(server(&Arc::default(), |_| 20));
+    let probe = tokio::spawn(service.clone().oneshot(get()));
+    tokio::task::yield_now().await;
+    assert_eq!(limit.handle().snapshot().held_by, Some(Rule::Probe));
+    let patient = tokio::spawn(service.clone().oneshot(get()));
+    let deadline = service.clone().call(with_deadline(SECOND));
+    deadline.await.unwrap();
+    for call in [probe, patient] {
+        call.await.unwrap().unwrap();
+    }
+}
+
+/// It is not answered, and so nobody waits for longer than it may.
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_is_not_answered_in_time_makes_nobody_wait_longer_than_it_may() {
+    let limit = PlotonRateLimit::new(Plan::Production);
+    let service = limit.clone().max_wait(SECOND);
+    let service = service.layer(server(&Arc::default(), |_| 10_000));
+    let start = Instant::now();
+    let _probe = tokio::spawn(service.clone().oneshot(get()));
+    tokio::task::yield_now().await;
+    let error = service.clone().oneshot(get()).await.unwrap_err();
+    error.downcast::<WaitTooLong>().unwrap();
+    let late = Instant::now() - start;
+    assert!(
+        late >= SECOND && late <= Duration::from_millis(1_002),
+        "{late:?}"
+    );
+}
+
+/// A service that was ready and not called was taken for one that waited.
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_was_not_used_is_no_part_of_the_longest_wait() {
+    let (limit, _, _handle) = answered_once().await;
+    let patient = limit.layer(server(&Arc::default(), |_| 20));
+    let limit = limit.max_wait(2 * SECOND);
+    let mut service = limit.layer(server(&Arc::default(), |_| 20));
+    patient.clone().oneshot(get()).await.unwrap();
+    service.ready().await.unwrap();
+    time::sleep(10 * SECOND).await;
+    let start = Instant::now();
+    patient.oneshot(get()).await.unwrap();
+    service.call(get()).await.unwrap();
+    let waited = Instant::now() - start;
+    assert!(waited >= STEP && waited < STEP + SECOND, "{waited:?}");
+
+    service.ready().await.unwrap();
+    time::sleep(10 * SECOND).await;
+    limit.handle().pause_until(Instant::now() + 30 * SECOND);
+    let error = service.call(get()).await.unwrap_err();
+    let error = error.downcast::<WaitTooLong>().unwrap();
+    let wait = error.wait();
+    assert!(wait >= 30 * SECOND && wait < 31 * SECOND, "{error}");
+}

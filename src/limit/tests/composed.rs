@@ -179,3 +179,25 @@ async fn an_inner_service_that_was_busy_for_a_minute_sees_no_more_than_the_plan(
     assert_used_and_within(&arrivals, took - 60 * SECOND);
     future::ready(()).await;
 }
+
+/// Each of them was called up for 50 ms, and as long as one was, whoever came was shed.
+#[tokio::test(start_paused = true)]
+async fn what_was_shed_and_kept_is_in_nobodys_way_after_its_turn() {
+    let limit = PlotonRateLimit::new(Plan::Prototyping);
+    let service = LoadShed::new(limit.layer(server(&Arc::default(), |_| 20)));
+    let mut kept = vec![service; 200];
+    for service in &mut kept {
+        drop(service.ready().await.unwrap().call(get()));
+    }
+    assert_eq!(limit.handle().snapshot().waiting, 199);
+    time::sleep(700 * SECOND).await;
+    for service in [199, 60, 61].map(|n| kept[n].clone()) {
+        service.oneshot(get()).await.expect("nobody else asks");
+        time::sleep(SECOND).await;
+    }
+    assert_eq!(limit.handle().snapshot().waiting, 0);
+    for service in kept.drain(..).take(3) {
+        service.oneshot(get()).await.expect("nobody else asks");
+        time::sleep(SECOND).await;
+    }
+}

@@ -221,3 +221,23 @@ fn a_waker_that_comes_back_when_it_is_dropped_finds_no_lock() {
     let waiting = finished.recv_timeout(Duration::from_secs(60));
     assert_eq!(waiting.expect("no deadlock"), 0);
 }
+
+/// What was called up before it was taken for the one who asks, and the other tokens were not seen.
+#[tokio::test(start_paused = true)]
+async fn whoever_was_passed_has_its_turn_at_once_where_there_is_a_token_for_each() {
+    let arrivals = Arc::default();
+    let service = PlotonRateLimit::new(Plan::Production).layer(server(&arrivals, |_| 20));
+    service.clone().oneshot(get()).await.unwrap();
+    let (mut parked, mut idle) = (service.clone(), service.clone());
+    let mut context = task::spawn(());
+    let mut poll = |service: &mut RateLimitService<_>| {
+        context.enter(|cx, _| service.poll_ready(cx).is_ready())
+    };
+    assert!(!poll(&mut parked));
+    time::sleep(120 * SECOND).await;
+    assert!(poll(&mut idle), "it passes the other");
+    assert!(poll(&mut parked));
+    for service in [idle, parked].each_mut() {
+        service.call(get()).await.unwrap();
+    }
+}

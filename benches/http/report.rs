@@ -35,10 +35,9 @@ pub(crate) fn compare(clients: &[(&'static str, Client<'_>)]) -> [Paired; 3] {
 
 /// Sends by one client alone, for a profiler: `cargo bench … -- 'name of the client'`.
 fn profiled(clients: &[(&'static str, Client<'_>)]) {
-    let named = std::env::args().nth(1);
-    let client = clients
-        .iter()
-        .find(|(name, _)| Some(*name) == named.as_deref());
+    // cargo adds an argument of its own.
+    let named = |name: &str| std::env::args().any(|argument| argument == name);
+    let client = clients.iter().find(|(name, _)| named(name));
     if let Some((name, client)) = client {
         let [_, work, allocated] = client(64, 300_000);
         println!("{name}: {:.2} µs, {allocated:.1} allocations", work * 1e6);

@@ -312,6 +312,10 @@ async fn ctrl_c_ends_it_cleanly_and_the_same_command_goes_on() {
     let run = Run(child.wait_with_output().unwrap());
     assert_eq!(run.code(), i32::from(bulk::INTERRUPTED), "{}", run.stderr());
     assert_eq!((run.count("created"), run.count("left")), (50, 50));
+    assert!(
+        !run.stderr().contains("had no answer"),
+        "it waited for what was never sent"
+    );
     assert_eq!(job.posts(), 50);
     for task in job.fake.tasks() {
         job.fake.finish(&task.id);

@@ -75,7 +75,7 @@ async fn five_hundred_prompts_and_twenty_kills_and_each_is_created_once() {
         .fault_rate(Fault::CutBefore, 0.02)
         .fault_rate(Fault::Status(StatusCode::INTERNAL_SERVER_ERROR), 0.02);
     let mut random = StdRng::seed_from_u64(500);
-    let mut kills = 0;
+    let (mut kills, mut untold) = (0, 0);
     while kills < 20 {
         let mut child = job.start(&[]);
         let posts = job.posts() + random.random_range(1..25);
@@ -87,6 +87,8 @@ async fn five_hundred_prompts_and_twenty_kills_and_each_is_created_once() {
             "it was done before it was killed {kills} times"
         );
         kills += 1;
+        let told = job.lines("results.jsonl").len();
+        untold += usize::from(told < job.fake.tasks().len());
 
         // What left was written down before.
         let journal = job.lines("results.jsonl.journal");
@@ -104,6 +106,10 @@ async fn five_hundred_prompts_and_twenty_kills_and_each_is_created_once() {
             "a line is written down at its first sending only"
         );
     }
+    assert!(
+        untold > 0,
+        "it was never killed between a task and its result"
+    );
     let before = job.fake.tasks().len();
     assert!((20..500).contains(&before), "{before} were created by then");
     let mut run = job.run(&[]);
@@ -306,6 +312,10 @@ async fn ctrl_c_ends_it_cleanly_and_the_same_command_goes_on() {
     let run = Run(child.wait_with_output().unwrap());
     assert_eq!(run.code(), i32::from(bulk::INTERRUPTED), "{}", run.stderr());
     assert_eq!((run.count("created"), run.count("left")), (50, 50));
+    assert!(
+        !run.stderr().contains("had no answer"),
+        "it waited for what was never sent"
+    );
     assert_eq!(job.posts(), 50);
     for task in job.fake.tasks() {
         job.fake.finish(&task.id);

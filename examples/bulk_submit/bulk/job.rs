@@ -162,9 +162,13 @@ impl<S: PlotonService + Sync> Job<S> {
         // Parts that follow a task never end by themselves.
         let sent = all_but(semaphore.acquire_many(places), &mut parts);
         match timeout(PATIENCE, sent).await {
-            Ok(Err(broken)) => Err(broken),
-            _ => Ok(()),
+            Ok(Err(broken)) => return Err(broken),
+            Ok(Ok(_)) => {}
+            Err(_) => self
+                .progress
+                .say("Some that were sent had no answer in time: the next run asks again."),
         }
+        Ok(())
     }
 
     /// What earlier runs and others began takes its slots, and gives them back when it ends.

@@ -58,7 +58,8 @@ async fn start(fake: &FakePloton, http2: bool) -> (FakeServer, Stack) {
     let server = fake.listen().await.unwrap();
     let stack = PlotonStack::new(key(), plan())
         .origin(Origin::parse(&server.url()).unwrap())
-        .retry(PlotonRetry::new().attempts(8));
+        // A cut ends all requests of an HTTP/2 connection: so many failures at once use a quota up.
+        .retry(PlotonRetry::new().attempts(8).quota(u32::MAX));
     (server, stack.layer(client(http2)))
 }
 

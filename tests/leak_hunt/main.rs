@@ -16,6 +16,7 @@ mod echo;
 mod needles;
 mod servers;
 mod strangers;
+mod typed;
 mod types;
 
 use std::{error::Error, num::NonZeroU32, time::Duration};

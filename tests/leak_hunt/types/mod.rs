@@ -30,14 +30,14 @@ use crate::{
     needles::{KEY, SHOWN},
 };
 
-const PLOTON: &str = "https://api.ploton.ai";
+pub(crate) const PLOTON: &str = "https://api.ploton.ai";
 
 /// The types that were shown, by their path.
 #[derive(Default)]
-struct Shown(BTreeSet<String>);
+pub(crate) struct Shown(pub(crate) BTreeSet<String>);
 
 impl Shown {
-    fn show<T: Debug>(&mut self, value: &T) {
+    pub(crate) fn show<T: Debug>(&mut self, value: &T) {
         note(format_args!("{value:?} {value:#?}"));
         let name = type_name::<T>();
         let name = name.split('<').next().unwrap();
@@ -45,7 +45,7 @@ impl Shown {
     }
 
     /// Shows an error of type `E`, which `error` is.
-    fn error<E: std::error::Error + 'static>(&mut self, error: &BoxError) {
+    pub(crate) fn error<E: std::error::Error + 'static>(&mut self, error: &BoxError) {
         note_error(&**error);
         self.show(error.downcast_ref::<E>().unwrap());
     }
@@ -174,7 +174,7 @@ async fn layers(shown: &mut Shown) {
     shown.show(&ready(&mut service).await.call(request()));
 }
 
-async fn ready<S>(service: &mut S) -> &mut S
+pub(crate) async fn ready<S>(service: &mut S) -> &mut S
 where
     S: Service<Request<Full<Bytes>>>,
     S::Error: Debug,
@@ -183,7 +183,7 @@ where
 }
 
 /// With a bearer of the caller's own.
-fn bearing<B>(mut request: Request<B>) -> Request<B> {
+pub(crate) fn bearing<B>(mut request: Request<B>) -> Request<B> {
     let mut value = http::HeaderValue::try_from(format!("Bearer {KEY}")).unwrap();
     value.set_sensitive(true);
     request.headers_mut().insert("authorization", value);

@@ -8,35 +8,15 @@
     reason = "a test fails by a panic"
 )]
 
-use std::{
-    error::Error as StdError,
-    io,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+mod server;
+
+use std::{error::Error as StdError, io, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Version};
 use http_body_util::{BodyExt, Full};
-use hyper::service::service_fn;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto::Builder,
-};
-use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Notify,
-    task::JoinSet,
-};
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::ring, pki_types::PrivateKeyDer},
-};
-use tower::{BoxError, Layer, Service, ServiceExt};
+use tokio::{net::TcpListener, task::JoinSet};
+use tower::{BoxError, Layer, ServiceExt};
 use tower_ploton::{
     ApiKey, Attempts, BaseUrl, Origin, Plan, PlotonStack,
     api::{Error, NewTask, Ploton, TaskStatus},
@@ -46,145 +26,13 @@ use tower_ploton::{
     retry::AttemptsFailed,
 };
 
-/// A certificate authority, and a server's certificate for `localhost` by it.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+use server::{Authority, Server};
 
-impl Authority {
-    fn new() -> Self {
-        Self::named("ours")
-    }
-
-    /// Two of the same name would be taken for one that signs badly.
-    fn named(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(rcgen::DnType::CommonName, name);
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap());
-        Self(issuer.unwrap())
-    }
-
-    /// What a server needs that speaks `protocols`, the first by preference.
-    fn server(&self, name: &str, protocols: &[&str]) -> ServerConfig {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        let chain = vec![certificate.der().clone()];
-        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, PrivateKeyDer::Pkcs8(key.serialize_der().into()))
-            .unwrap();
-        config.alpn_protocols = protocols
-            .iter()
-            .map(|name| name.as_bytes().to_vec())
-            .collect();
-        config
-    }
-
-    /// What a client needs that trusts this authority alone.
-    fn client(&self) -> ClientConfig {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.0.der().clone()).unwrap();
-        ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth()
-    }
-}
-
-/// A fake Ploton behind TLS.
-struct Server {
-    port: u16,
-    connections: Arc<AtomicUsize>,
-    versions: Arc<Mutex<Vec<Version>>>,
-    /// Lets each connection fall silent once a request came on it.
-    silent: Arc<Notify>,
-    _accepting: JoinSet<()>,
-}
-
-impl Server {
-    async fn start(fake: FakePloton, tls: ServerConfig) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let connections = Arc::new(AtomicUsize::new(0));
-        let versions = Arc::new(Mutex::new(Vec::new()));
-        let silent = Arc::new(Notify::new());
-        let mut accepting = JoinSet::new();
-        let serving = Serving {
-            fake,
-            acceptor: TlsAcceptor::from(Arc::new(tls)),
-            versions: versions.clone(),
-            silent: silent.clone(),
-        };
-        let accepted = connections.clone();
-        accepting.spawn(async move {
-            let mut open = JoinSet::new();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                accepted.fetch_add(1, Ordering::SeqCst);
-                open.spawn(serving.clone().connection(stream));
-            }
-        });
-        Self {
-            port,
-            connections,
-            versions,
-            silent,
-            _accepting: accepting,
-        }
-    }
-
-    fn base_url(&self) -> BaseUrl {
-        BaseUrl::parse(&format!("https://localhost:{}/v1", self.port)).unwrap()
-    }
-
-    fn connections(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
-    }
-
-    fn versions(&self) -> Vec<Version> {
-        self.versions.lock().unwrap().clone()
-    }
-
-    /// The ready client, for this server.
-    fn ploton(&self, https: Https) -> PlotonClient {
-        let base_url = self.base_url();
-        let stack = stack().origin(base_url.origin().clone());
-        Ploton::new(stack.layer(https.client())).base_url(base_url)
-    }
-}
-
-#[derive(Clone)]
-struct Serving {
-    fake: FakePloton,
-    acceptor: TlsAcceptor,
-    versions: Arc<Mutex<Vec<Version>>>,
-    silent: Arc<Notify>,
-}
-
-impl Serving {
-    async fn connection(self, stream: TcpStream) {
-        let Ok(stream) = self.acceptor.accept(stream).await else {
-            return;
-        };
-        let silent = self.silent.clone();
-        let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-            self.versions.lock().unwrap().push(request.version());
-            self.fake.clone().call(request)
-        });
-        let builder = Builder::new(TokioExecutor::new());
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        tokio::pin!(connection);
-        tokio::select! {
-            _ = connection.as_mut() => {}
-            // It is kept open, and nothing is read or written any more.
-            () = silent.notified() => std::future::pending().await,
-        }
-    }
+/// The ready client, for this server.
+fn ploton(server: &Server, https: Https) -> PlotonClient {
+    let base_url = server.base_url();
+    let stack = stack().origin(base_url.origin().clone());
+    Ploton::new(stack.layer(https.client())).base_url(base_url)
 }
 
 fn stack() -> PlotonStack {
@@ -217,7 +65,7 @@ async fn it_speaks_http_2_where_the_server_does_and_http_1_1_elsewhere() {
     ] {
         let fake = FakePloton::new();
         let server = Server::start(fake.clone(), authority.server("localhost", protocols)).await;
-        let ploton = server.ploton(Https::with_tls(authority.client()));
+        let ploton = ploton(&server, Https::with_tls(authority.client()));
         let task = ploton.create_task(&new_task()).await.unwrap();
         assert_eq!(task.status, TaskStatus::Running);
         let mut listed = 0;
@@ -239,7 +87,7 @@ async fn many_requests_share_one_http_2_connection() {
     let authority = Authority::new();
     let fake = FakePloton::new();
     let server = Server::start(fake.clone(), authority.server("localhost", &["h2"])).await;
-    let ploton = server.ploton(Https::with_tls(authority.client()));
+    let ploton = ploton(&server, Https::with_tls(authority.client()));
     ploton.create_task(&new_task()).await.unwrap();
     let mut calls = JoinSet::new();
     for _ in 0..20 {
@@ -262,7 +110,7 @@ async fn the_whole_stack_stands_on_it() {
         fake.fail_next(fault);
     }
     let server = Server::start(fake.clone(), authority.server("localhost", &["h2"])).await;
-    let ploton = server.ploton(Https::with_tls(authority.client()));
+    let ploton = ploton(&server, Https::with_tls(authority.client()));
     ploton.create_task(&new_task()).await.unwrap();
     let attempts = fake.attempts();
     assert_eq!((attempts.len(), fake.counts().created), (3, 1));
@@ -283,7 +131,7 @@ async fn a_certificate_that_is_not_trusted_is_refused_and_not_tried_again() {
     ] {
         let fake = FakePloton::new();
         let server = Server::start(fake.clone(), tls).await;
-        let ploton = server.ploton(Https::with_tls(ours.client()));
+        let ploton = ploton(&server, Https::with_tls(ours.client()));
         let error = ploton.create_task(&new_task()).await.unwrap_err();
         assert!(chain(&error).contains(why), "{}", chain(&error));
         assert_eq!((server.connections(), fake.attempts().len()), (1, 0));
@@ -299,7 +147,7 @@ async fn the_features_own_roots_trust_no_certificate_made_here() {
     let fake = FakePloton::new();
     let tls = Authority::new().server("localhost", &["h2"]);
     let server = Server::start(fake.clone(), tls).await;
-    let ploton = server.ploton(Https::new().unwrap());
+    let ploton = ploton(&server, Https::new().unwrap());
     let error = ploton.create_task(&new_task()).await.unwrap_err();
     assert!(chain(&error).contains("UnknownIssuer"), "{}", chain(&error));
     assert_eq!((server.connections(), fake.attempts().len()), (1, 0));

@@ -9,12 +9,14 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{future, time::Duration};
 
-use http::{StatusCode, header::AUTHORIZATION};
-use tower::{BoxError, Layer, ServiceBuilder, ServiceExt};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header::AUTHORIZATION};
+use http_body_util::Full;
+use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_ploton::{
-    Plan, PlotonAuth, PlotonIdempotency, PlotonRetry, PlotonStack,
+    ApiKey, Plan, PlotonAuth, PlotonIdempotency, PlotonRetry, PlotonStack,
     mock::{FakePloton, Fault},
 };
 use tracing::Instrument;
@@ -222,4 +224,36 @@ async fn giving_up_is_one_line_that_says_why() {
     let final_answer = Fault::Status(StatusCode::UNPROCESSABLE_ENTITY);
     let lines = given_up(PlotonRetry::new(), final_answer).await;
     assert!(lines.is_empty(), "nobody thought of sending it again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_with_a_new_key_says_so() {
+    let (log, _guard) = Log::capture();
+    let auth = PlotonAuth::new(key());
+    let handle = auth.key_handle();
+    let next = ApiKey::parse("pk_test_another4another4").unwrap();
+    // Refuses the first key, which has just been replaced.
+    let server = service_fn(move |request: Request<Full<Bytes>>| {
+        let is_old = request.headers()[AUTHORIZATION]
+            .to_str()
+            .unwrap()
+            .ends_with(KEY);
+        let replaced = handle.set(next.clone());
+        let status = if is_old { 401 } else { 201 };
+        let answer = Response::builder()
+            .status(status)
+            .body(Full::<Bytes>::default());
+        future::ready(replaced.map(|()| answer.unwrap()))
+    });
+    let service = PlotonRetry::new().layer(auth.layer(server));
+    let response = service.oneshot(create(PLOTON, "one")).await.unwrap();
+    assert_eq!(response.status(), StatusCode::CREATED);
+    let log = log.text();
+    let line = log
+        .lines()
+        .find(|line| line.contains("sending the request again"));
+    assert!(
+        line.unwrap().contains("delay_ms=0 delay_from=\"new key\""),
+        "{log}"
+    );
 }

@@ -16,6 +16,7 @@ mod classify;
 mod cloning;
 mod discarded;
 mod error;
+mod events;
 mod future;
 mod headers;
 mod kept;
@@ -181,7 +182,7 @@ impl PlotonRetry {
             LogicalRequest::get_or_insert(request.extensions_mut()).deadline = deadline;
         }
         let kept = Kept::of(&request, most_attempts > 1, clone_body, key_age);
-        let span = progress::span(&request, self.settings.key_in_span);
+        let span = events::span(&request, self.settings.key_in_span);
         let settings = self.settings.clone();
         let mut progress = Progress::new(kept, settings, most_attempts, now, deadline, span);
         let not_ready = inner.clone();

@@ -5,17 +5,16 @@ use std::{sync::Arc, time::Duration};
 use http::{Request, Response, StatusCode};
 use tokio::time::Instant;
 use tower::BoxError;
-use tracing::{Span, field};
+use tracing::Span;
 
 use super::{
     AttemptEnd, AttemptsFailed, DeadlinePassed, KeyExpired, Outcome, Settings, classify,
+    events::{self, End, GivenUp},
     kept::Kept,
     quota::{Paid, Spent},
 };
 use crate::{
-    fate,
-    headers::{self, retry_after::Hint},
-    idempotency_key::IDEMPOTENCY_KEY,
+    fate, headers,
     logical::{Attempts, KeyRenewed},
 };
 
@@ -47,31 +46,6 @@ pub(super) struct Progress<B> {
 struct Again<B> {
     request: Request<B>,
     paid: Paid,
-}
-
-/// How an attempt ended, and what that means.
-struct End {
-    outcome: Outcome,
-    /// `Err` with the kind of the error, in a word: its text may hold anything.
-    result: Result<StatusCode, &'static str>,
-    hint: Option<Hint>,
-}
-
-/// Why a request is not sent again that could be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum GivenUp {
-    /// It was sent as often as it may be.
-    Attempts,
-    /// Its body can't be sent twice.
-    Body,
-    /// The server asks for a longer wait than anyone waits.
-    Hint,
-    /// The deadline comes before the next attempt would.
-    Deadline,
-    /// The server may have forgotten the idempotency key by then.
-    KeyAge,
-    /// All requests together were sent again too often.
-    Quota,
 }
 
 impl<B> Progress<B> {
@@ -182,14 +156,14 @@ impl<B> Progress<B> {
             Ok((again, delay)) => {
                 self.again = Some(Box::new(again));
                 self.renewed |= end.outcome == Outcome::Unauthorized;
-                self.tell_of_retry(&end, delay);
+                events::sent_again(self.made, &end, delay);
                 // Fits: `plan` found it.
                 now.checked_add(delay)
             }
             Err(reason) => {
                 // Where one attempt is all that was asked for, nothing was given up.
                 if self.most_attempts > 1 {
-                    self.tell_of_giving_up(&end, reason);
+                    events::given_up(self.made, &end, reason);
                 }
                 None
             }
@@ -309,29 +283,6 @@ impl<B> Progress<B> {
         self.started.checked_add(self.kept.key_life()?)
     }
 
-    /// The one event of a retry.
-    fn tell_of_retry(&self, end: &End, delay: Duration) {
-        tracing::info!(
-            http.request.resend_count = self.made,
-            http.response.status_code = end.status(),
-            "error.type" = end.error(),
-            delay_ms = millis(delay),
-            delay_from = end.hint.map_or("backoff", |hint| hint.source.name()),
-            "sending the request again after a delay",
-        );
-    }
-
-    fn tell_of_giving_up(&self, end: &End, reason: GivenUp) {
-        tracing::warn!(
-            attempts = self.made,
-            http.response.status_code = end.status(),
-            "error.type" = end.error(),
-            hint_ms = end.hint.map(|hint| millis(hint.wait)),
-            reason = reason.name(),
-            "not sending the request again",
-        );
-    }
-
     /// What the caller gets: the last answer or error, with its story where it went wrong.
     pub(super) fn done<R>(
         &self,
@@ -410,52 +361,6 @@ impl<B> Progress<B> {
                 .map(|key| key.used_at(self.started)),
         }
     }
-}
-
-impl End {
-    fn status(&self) -> Option<u16> {
-        self.result.ok().map(|status| status.as_u16())
-    }
-
-    fn error(&self) -> Option<&'static str> {
-        self.result.err()
-    }
-}
-
-impl GivenUp {
-    /// What logs call it.
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Attempts => "attempts",
-            Self::Body => "body",
-            Self::Hint => "hint",
-            Self::Deadline => "deadline",
-            Self::KeyAge => "key age",
-            Self::Quota => "quota",
-        }
-    }
-}
-
-/// The span of a logical request, with the names of OpenTelemetry's HTTP conventions. No query: it may hold anything.
-pub(super) fn span<B>(request: &Request<B>, key_in_span: bool) -> Span {
-    let key = request
-        .headers()
-        .get(IDEMPOTENCY_KEY)
-        .filter(|_| key_in_span);
-    tracing::info_span!(
-        "request",
-        http.request.method = request.method().as_str(),
-        server.address = request.uri().host(),
-        url.path = request.uri().path(),
-        ploton.idempotency_key = key.and_then(|key| key.to_str().ok()),
-        http.request.resend_count = field::Empty,
-        http.response.status_code = field::Empty,
-        "error.type" = field::Empty,
-    )
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How late a timer may fire.

@@ -147,10 +147,10 @@ async fn connections(refusal: Refusal, base_delay: Duration) -> usize {
 }
 
 /// Fails where no more than `most` connections are not enough. A machine that stalls for as long as a discarded answer is
-/// waited for costs up to 16 more, so there are three tries.
+/// waited for costs up to 16 more, so there are ten tries.
 async fn opens_at_most(most: usize, refusal: Refusal, base_delay: Duration) {
     let mut opened = Vec::new();
-    while opened.len() < 3 {
+    while opened.len() < 10 {
         opened.push(connections(refusal, base_delay).await);
         if opened.last() <= Some(&most) {
             return;

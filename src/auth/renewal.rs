@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -251,6 +252,10 @@ struct Background(Arc<Keys>);
 
 impl Drop for Background {
     fn drop(&mut self) {
+        // A source that panics has not answered, and would be asked again by each request.
+        if thread::panicking() {
+            self.0.postpone(HOLD_OFF, Instant::now());
+        }
         if let Some(renewal) = &self.0.renewal {
             renewal.in_background.store(false, Ordering::Release);
         }

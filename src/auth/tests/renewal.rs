@@ -75,6 +75,24 @@ async fn while_there_is_a_key_to_go_on_with_a_failing_source_is_asked_less_and_l
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_source_that_panics_beside_the_requests_is_left_alone_for_a_second() {
+    let mut played = Played::with(key("a").expires_in(secs(100))).await;
+    advance(secs(80)).await;
+    assert!(played.get().await.unwrap().is_ok());
+    // It waits for this answer, and panics without it.
+    drop(played.question().await);
+    settle().await;
+    assert!(played.get().await.unwrap().is_ok());
+    played.is_not_asked().await;
+    advance(secs(1)).await;
+    assert!(played.get().await.unwrap().is_ok());
+    played.answer(Ok(key("b"))).await;
+    settle().await;
+    assert!(played.get().await.unwrap().is_ok());
+    assert_eq!(played.last_key(), "b");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_key_looked_at_long_ago_is_looked_at_before_the_next_request() {
     let mut played = Played::with(key("a").renew_after(secs(10))).await;
     advance(secs(10)).await;

@@ -100,7 +100,8 @@ pub struct TaskLimitSnapshot {
     pub capacity: u32,
     /// Slots that are taken: by tasks that run, and by requests that may create one.
     pub running: usize,
-    /// How many of them belong to a request that is over, of which nobody knows whether it created a task.
+    /// How many of them belong to a request that is over, of which nobody knows whether it created a task, or which one. A
+    /// [list](TaskLimitHandle::listed) settles them.
     pub unsettled: usize,
     /// Requests that wait for a slot.
     pub waiting: usize,

@@ -94,9 +94,9 @@ impl Slots {
         (self.capacity as usize).saturating_sub(self.held.len())
     }
 
-    /// How many may or may not have a task, with no request on its way.
+    /// How many have no task that is known, with no request on its way.
     pub(super) fn unsettled(&self) -> usize {
-        let unsettled = |slot: &&Held| slot.calls == 0 && slot.fate == TaskFate::Unknown;
+        let unsettled = |slot: &&Held| slot.calls == 0 && slot.task.is_none();
         self.held.values().filter(unsettled).count()
     }
 

@@ -67,3 +67,19 @@ async fn what_was_sent_in_the_future_is_unknown() {
     assert_eq!(job.run(&[]).code(), 0);
     job.assert_each_once();
 }
+
+/// Nobody reads which task was created: its slot was kept for an hour, and the next line with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_whose_answers_all_break_off_stops_no_other() {
+    let mut job = Job::new("unread", &prompts(2)).await;
+    job.plan = "60000/1";
+    for _ in 0..4 {
+        job.fake.fail_next(Fault::TruncatedBody);
+    }
+    let run = job.run(&["--no-count"]);
+    // A list may have had one of the faults, or let the second line in between.
+    assert!(run.code() <= 1, "{}", run.stderr());
+    assert_eq!(run.count("left"), 0);
+    assert_eq!(job.run(&[]).code(), 0);
+    job.assert_each_once();
+}

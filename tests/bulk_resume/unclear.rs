@@ -83,3 +83,15 @@ async fn a_line_whose_answers_all_break_off_stops_no_other() {
     assert_eq!(job.run(&[]).code(), 0);
     job.assert_each_once();
 }
+
+/// The tasks of the fake were taken for real ones: nothing was sent, and the program said that all was done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_fake_has_created_is_created_for_real_afterwards() {
+    let job = Job::new("tried", &prompts(2)).await;
+    let tried = job.run(&["--fake"]);
+    assert!(tried.code() <= 1 && tried.count("created") > 0);
+    assert_eq!(job.posts(), 0);
+    let run = job.run(&[]);
+    assert_eq!((run.code(), run.count("created")), (0, 2));
+    assert_eq!(job.fake.counts().created, 2);
+}

@@ -97,7 +97,7 @@ pub(crate) async fn run(options: Options) -> Result<Summary, BoxError> {
 /// Counts the lines, and reports those that are no task.
 fn look_through(options: &Options) -> Result<(u64, u64), BoxError> {
     let named = |error| format!("{}: {error}", options.prompts.display());
-    let mut lines = Lines::open(&options.prompts, options.json_lines).map_err(named)?;
+    let mut lines = Lines::open(options).map_err(named)?;
     let (mut good, mut bad) = (0, 0);
     while let Some(line) = lines.next().map_err(named)? {
         match line {
@@ -241,7 +241,7 @@ impl<S: PlotonService + Sync> Job<S> {
         places: &Arc<Semaphore>,
         parts: &mut Parts,
     ) -> Result<(), BoxError> {
-        let mut lines = Lines::open(&options.prompts, options.json_lines)?;
+        let mut lines = Lines::open(options)?;
         while let Some(line) = lines.next()? {
             // The others are reported.
             let Ok(mut line) = line else { continue };

@@ -148,7 +148,8 @@ impl Progress {
             failed: count(&self.failed),
             unknown: count(&self.unknown),
             bad: self.bad,
-            left: self.total - self.done(),
+            // Fewer than none where the file grew meanwhile.
+            left: self.total.saturating_sub(self.done()),
             complete: count(&self.complete),
             ended_otherwise: count(&self.ended_otherwise),
             interrupted,

@@ -50,6 +50,22 @@ async fn it_looks_slower_and_slower_until_the_task_has_ended() {
     assert!((20..40).contains(&looks.len()));
 }
 
+/// Half as long again as no pause is no pause: it asked as fast as the answers came.
+#[tokio::test(start_paused = true)]
+async fn pauses_grow_from_zero_too() {
+    for first in [Duration::ZERO, Duration::from_nanos(1)] {
+        let fake = FakePloton::new().task_duration(Duration::from_secs(600));
+        let ploton = over(&fake, Plan::Production);
+        let id = create(&ploton).await;
+        let start = Instant::now();
+        ploton.wait_for(&id).first_pause(first).await.unwrap();
+        let looks = looks(&fake, start);
+        // The rate limit paces them, too.
+        assert!(looks[0] < 0.1 && looks[1] - looks[0] > 0.07, "{looks:?}");
+        assert!((20..60).contains(&looks.len()), "{}", looks.len());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_task_that_failed_is_no_error_of_the_wait() {
     let fake = FakePloton::new();

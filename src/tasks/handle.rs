@@ -73,6 +73,12 @@ impl TaskLimitHandle {
             .change(|state, now, _| state.slots.listed(tasks.into_iter(), asked, now));
     }
 
+    /// Whether a task has a slot.
+    #[cfg(feature = "json")]
+    pub(crate) fn holds(&self, task: &str) -> bool {
+        self.shared.change(|state, _, _| state.slots.holds(task))
+    }
+
     /// Changes how many tasks may run at once, for those who wait too. Where more run already, none starts until enough
     /// have ended.
     pub fn set_capacity(&self, capacity: NonZeroU32) {

@@ -221,6 +221,12 @@ impl Slots {
         }
     }
 
+    /// Whether a task has a slot.
+    #[cfg(feature = "json")]
+    pub(super) fn holds(&self, task: &str) -> bool {
+        self.by_task.contains_key(task)
+    }
+
     /// All tasks that ran at `asked`, or later. Those that it lacks have ended; those that nobody knew are in the slots
     /// that wait for an answer to that.
     pub(super) fn listed<'a>(

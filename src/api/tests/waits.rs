@@ -3,7 +3,7 @@ use tower::Layer;
 
 use super::*;
 use crate::{
-    ApiKey, Plan, PlotonStack,
+    ApiKey, Plan, PlotonStack, PlotonTaskLimit,
     api::{Error, ErrorCode, NewTask, Ploton, PlotonService, TaskId, TaskStatus},
     mock::FakePloton,
 };
@@ -143,5 +143,21 @@ async fn odd_pauses_are_no_trap() {
             .longest_pause(longest);
         let task = wait.within(Duration::from_millis(50)).await.unwrap();
         assert_eq!(task.status, TaskStatus::Complete);
+    }
+}
+
+/// It is asked for again and again, so its slot does not end by the time limit.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_queued_for_hours_keeps_its_slot() {
+    let body = TASK.replace("running", "queued");
+    let server = Server::new(move |_, _| answer(200, Scripted::whole(&body)));
+    let limit = PlotonTaskLimit::new(Plan::Prototyping).handle();
+    let ploton = Ploton::new(server).task_limit(limit.clone());
+    let id = TaskId::parse("task_8xK2mP").unwrap();
+    for running in [0, 1] {
+        let wait = ploton.wait_for(&id).within(Duration::from_secs(10_000));
+        assert!(matches!(wait.await, Err(Error::StillRunning(_))));
+        assert_eq!(limit.snapshot().running, running);
+        limit.running(id.as_str());
     }
 }

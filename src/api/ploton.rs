@@ -153,7 +153,7 @@ where
     ///
     /// # Errors
     ///
-    /// Where the path does not begin with a slash, has no `{id}`, or could lead out of the base URL.
+    /// Where the path does not begin with a slash, has no `{id}` or a `#`, or could lead out of the base URL.
     pub fn cancel_by(self, method: Method, path: &str) -> Result<Self, InvalidCancelPath> {
         let some = BaseUrl::default().join(&path.replace(ID, "task_1"));
         if some.is_err() || !path.contains(ID) {
@@ -405,7 +405,9 @@ pub struct InvalidCancelPath(());
 
 impl fmt::Display for InvalidCancelPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the path of the cancel call begins with a slash, has {id}, and no dot segment")
+        f.write_str(
+            "the path of the cancel call begins with a slash, has {id}, and no # or dot segment",
+        )
     }
 }
 

@@ -207,3 +207,16 @@ pub(crate) fn story(error: &(dyn Error + 'static)) -> String {
 
 const BAR: Duration = Duration::from_millis(200);
 const PLAIN: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_grew_leaves_no_lines_and_no_panic() {
+        let progress = Progress::new(1, 0);
+        progress.created();
+        progress.created();
+        assert_eq!(progress.summary(false).left, 0);
+    }
+}

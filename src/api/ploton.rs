@@ -153,7 +153,7 @@ where
     ///
     /// # Errors
     ///
-    /// Where the path does not begin with a slash, has no `{id}`, or could lead out of the base URL.
+    /// Where the path does not begin with a slash, has no `{id}` or a `#`, or could lead out of the base URL.
     pub fn cancel_by(self, method: Method, path: &str) -> Result<Self, InvalidCancelPath> {
         let some = BaseUrl::default().join(&path.replace(ID, "task_1"));
         if some.is_err() || !path.contains(ID) {
@@ -176,7 +176,8 @@ where
         self.set(|settings| settings.task_limit = Some(limit))
     }
 
-    /// Lists all tasks, and hands over those that run; the [task limit](Self::task_limit) is told which they are.
+    /// Lists all tasks, and hands over those that run; the [task limit](Self::task_limit) is told which they are. A task of
+    /// a status that the API page does not name keeps the slot that it has, and takes none.
     ///
     /// At start-up it counts what earlier runs and other programs began. Later it settles what the limit does not know: of
     /// requests that broke off whether they created a task, and of tasks that nobody asks for whether they have ended.
@@ -223,15 +224,20 @@ where
         let this = self.clone();
         async move {
             let asked = Instant::now();
-            let (mut tasks, mut running) = (this.tasks(), Vec::new());
+            let (mut tasks, mut running, mut others) = (this.tasks(), Vec::new(), Vec::new());
             while let Some(task) = tasks.next().await {
                 let task = task?;
-                if task.status == TaskStatus::Running {
-                    running.push(task);
+                match task.status {
+                    TaskStatus::Running => running.push(task),
+                    TaskStatus::Other(_) => others.push(task.id),
+                    _ => {}
                 }
             }
             if let Some(limit) = &this.settings.task_limit {
-                limit.listed(running.iter().map(|task| task.id.as_str()), asked);
+                // One that is queued, say, has not ended; an old one of such a status takes no slot.
+                others.retain(|id| limit.holds(id.as_str()));
+                let running = running.iter().map(|task| &task.id);
+                limit.listed(running.chain(&others).map(TaskId::as_str), asked);
             }
             Ok(running)
         }
@@ -341,8 +347,12 @@ where
         if let Some(slot) = head.extensions.get::<TaskSlot>() {
             slot.bind(task.id.as_str());
         }
-        if let (Some(limit), TaskStatus::Running) = (&self.settings.task_limit, &task.status) {
-            limit.running(task.id.as_str());
+        if let Some(limit) = &self.settings.task_limit {
+            let id = task.id.as_str();
+            let is_other = matches!(task.status, TaskStatus::Other(_));
+            if task.status == TaskStatus::Running || is_other && limit.holds(id) {
+                limit.running(id);
+            }
         }
         self.settings.saw(&task);
         Ok(task)
@@ -395,7 +405,9 @@ pub struct InvalidCancelPath(());
 
 impl fmt::Display for InvalidCancelPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the path of the cancel call begins with a slash, has {id}, and no dot segment")
+        f.write_str(
+            "the path of the cancel call begins with a slash, has {id}, and no # or dot segment",
+        )
     }
 }
 

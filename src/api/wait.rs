@@ -48,7 +48,7 @@ impl<S, B> WaitFor<S, B> {
         }
     }
 
-    /// The pause before the first look. Default: 1 s.
+    /// The pause before the first look: zero looks at once. The second is 100 ms at least, or the longest. Default: 1 s.
     pub const fn first_pause(mut self, pause: Duration) -> Self {
         self.first = pause;
         self
@@ -84,7 +84,8 @@ where
                 // The last look is at the very end.
                 let left = self.within.saturating_sub(waited);
                 tokio::time::sleep(varied(pause, rand::random()).min(left)).await;
-                pause = pause.saturating_add(pause / 2).min(self.longest);
+                let longer = pause.saturating_add(pause / 2);
+                pause = longer.max(LEAST_SECOND).min(self.longest);
                 let task = self.ploton.task(&self.id).await?;
                 if task.status.is_final() {
                     return Ok(task);
@@ -98,6 +99,9 @@ where
         })
     }
 }
+
+/// So that pauses grow from zero too.
+const LEAST_SECOND: Duration = Duration::from_millis(100);
 
 /// From three quarters of `pause` to five.
 fn varied(pause: Duration, random: f64) -> Duration {

@@ -113,6 +113,16 @@ async fn a_path_that_could_lead_out_is_refused_and_not_sent() {
     assert_pending!(next.poll(), "none of them reached the inner service");
 }
 
+#[test]
+fn a_path_is_joined_whole_or_not_at_all() {
+    let base = BaseUrl::default();
+    for path in ["/tasks#x", "#", "?limit=1", "", "tasks", "/tasks/7#/cancel"] {
+        assert_eq!(base.join(path), Err(PathRefused::new()), "{path}");
+    }
+    let joined = base.join("/tasks?tag=%23x").unwrap();
+    assert_eq!(joined, "https://api.ploton.ai/v1/tasks?tag=%23x");
+}
+
 #[tokio::test]
 async fn an_absolute_request_for_another_origin_passes_untouched() {
     let mut pair = spawn(PlotonBaseUrl::new());

@@ -77,8 +77,12 @@ impl BaseUrl {
     /// # Errors
     ///
     /// Where the path does not begin with a slash, or could lead out of this one: it has a segment `.` or `..`, an empty
-    /// one before its end, or a control character, as they are or percent-encoded, however often.
+    /// one before its end, or a control character, as they are or percent-encoded, however often. Where it has a `#`: what
+    /// comes after that is never sent.
     pub fn join(&self, path_and_query: &str) -> Result<Uri, PathRefused> {
+        if !path_and_query.starts_with('/') || path_and_query.contains('#') {
+            return Err(PathRefused(()));
+        }
         let path = PathAndQuery::from_str(path_and_query).map_err(|_| PathRefused(()))?;
         self.uri(&path)
     }
@@ -231,7 +235,9 @@ impl PathRefused {
 
 impl fmt::Display for PathRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a path begins with a slash, and has no empty segment and none that is . or ..")
+        f.write_str(
+            "a path begins with a slash, and has no #, no empty segment and none that is . or ..",
+        )
     }
 }
 

@@ -73,6 +73,12 @@ impl TaskLimitHandle {
             .change(|state, now, _| state.slots.listed(tasks.into_iter(), asked, now));
     }
 
+    /// Whether a task has a slot.
+    #[cfg(feature = "json")]
+    pub(crate) fn holds(&self, task: &str) -> bool {
+        self.shared.change(|state, _, _| state.slots.holds(task))
+    }
+
     /// Changes how many tasks may run at once, for those who wait too. Where more run already, none starts until enough
     /// have ended.
     pub fn set_capacity(&self, capacity: NonZeroU32) {
@@ -100,7 +106,8 @@ pub struct TaskLimitSnapshot {
     pub capacity: u32,
     /// Slots that are taken: by tasks that run, and by requests that may create one.
     pub running: usize,
-    /// How many of them belong to a request that is over, of which nobody knows whether it created a task.
+    /// How many of them belong to a request that is over, of which nobody knows whether it created a task, or which one. A
+    /// [list](TaskLimitHandle::listed) settles them.
     pub unsettled: usize,
     /// Requests that wait for a slot.
     pub waiting: usize,

@@ -94,9 +94,9 @@ impl Slots {
         (self.capacity as usize).saturating_sub(self.held.len())
     }
 
-    /// How many may or may not have a task, with no request on its way.
+    /// How many have no task that is known, with no request on its way.
     pub(super) fn unsettled(&self) -> usize {
-        let unsettled = |slot: &&Held| slot.calls == 0 && slot.fate == TaskFate::Unknown;
+        let unsettled = |slot: &&Held| slot.calls == 0 && slot.task.is_none();
         self.held.values().filter(unsettled).count()
     }
 
@@ -219,6 +219,12 @@ impl Slots {
             }
             None => self.adopt(task.into(), now),
         }
+    }
+
+    /// Whether a task has a slot.
+    #[cfg(feature = "json")]
+    pub(super) fn holds(&self, task: &str) -> bool {
+        self.by_task.contains_key(task)
     }
 
     /// All tasks that ran at `asked`, or later. Those that it lacks have ended; those that nobody knew are in the slots

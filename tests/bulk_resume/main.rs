@@ -14,6 +14,7 @@ mod bulk;
 mod job;
 #[path = "../support/mod.rs"]
 mod support;
+mod unclear;
 
 use std::{
     collections::HashSet,

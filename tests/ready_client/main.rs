@@ -128,6 +128,7 @@ async fn a_certificate_that_is_not_trusted_is_refused_and_not_tried_again() {
     for (tls, why) in [
         (theirs.server("localhost", &["h2"]), "UnknownIssuer"),
         (ours.server("evil.example", &["h2"]), "not valid for"),
+        (ours.expired("localhost"), "expired"),
     ] {
         let fake = FakePloton::new();
         let server = Server::start(fake.clone(), tls).await;

@@ -45,8 +45,21 @@ impl Authority {
 
     /// What a server needs that speaks `protocols`, the first by preference.
     pub(crate) fn server(&self, name: &str, protocols: &[&str]) -> ServerConfig {
+        self.serves(
+            CertificateParams::new([name.to_owned()]).unwrap(),
+            protocols,
+        )
+    }
+
+    /// The same, with a certificate whose time is over.
+    pub(crate) fn expired(&self, name: &str) -> ServerConfig {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        self.serves(params, &["h2"])
+    }
+
+    fn serves(&self, params: CertificateParams, protocols: &[&str]) -> ServerConfig {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         let chain = vec![certificate.der().clone()];
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))

@@ -11,8 +11,10 @@ pub(crate) struct Options {
     pub(crate) out: PathBuf,
     pub(crate) plan: Plan,
     pub(crate) base_url: BaseUrl,
-    /// `None` with `--fake`.
+    /// `None` with `--fake`, until there is one.
     pub(crate) key: Option<ApiKey>,
+    /// Runs against a fake Ploton.
+    pub(crate) fake: bool,
     pub(crate) json_lines: bool,
     /// Sends what may have been created too long ago for the server to know.
     pub(crate) force: bool,
@@ -54,6 +56,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Options,
         plan,
         base_url: base_url.unwrap_or_default(),
         key,
+        fake: flag("fake"),
         json_lines,
         force: flag("force"),
         wait: flag("wait"),

@@ -55,14 +55,18 @@ fn read(path: &Path) -> Result<(Vec<Value>, File), BoxError> {
     }
     let text = fs::read(path)?;
     let whole = text.iter().rposition(|byte| *byte == b'\n');
-    let whole = text.split_at(whole.map_or(0, |end| end + 1)).0;
-    if whole.len() < text.len() {
-        file.set_len(whole.len() as u64)?;
-    }
+    let (whole, half) = text.split_at(whole.map_or(0, |end| end + 1));
     let mut lines = Vec::new();
     for (number, line) in whole.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let line = serde_json::from_slice(line);
         lines.push(line.map_err(|error| format!("line {}: {error}", number + 1))?);
+    }
+    // Another file was named by mistake, such as the prompts: it stays as it is.
+    if !matches!(half.first(), None | Some(b'{')) {
+        return Err(format!("line {}: it is no JSON object", lines.len() + 1).into());
+    }
+    if !half.is_empty() {
+        file.set_len(whole.len() as u64)?;
     }
     Ok((lines, file))
 }
@@ -107,6 +111,21 @@ mod tests {
             assert!(appender.add(&json!({ "line": line })).await.is_err());
         }
         assert_eq!(fs::read(&file).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_file_of_something_else_stays_as_it_is() {
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bulk_not_ours.txt");
+        for text in ["Summarise invoice 1", "{}\nSummarise", "Pay\n{\"half"] {
+            fs::write(&file, text).unwrap();
+            assert!(read(&file).is_err(), "{text:?}");
+            assert_eq!(fs::read_to_string(&file).unwrap(), text);
+        }
+        for half in ["", "{", "{\"", "{\"line\":1"] {
+            fs::write(&file, format!("{{}}\n{half}")).unwrap();
+            assert_eq!(read(&file).unwrap().0.len(), 1, "{half:?}");
+            assert_eq!(fs::read_to_string(&file).unwrap(), "{}\n");
+        }
     }
 
     #[tokio::test]

@@ -3,11 +3,12 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufReader},
-    path::Path,
 };
 
 use serde_json::Value;
 use tower_ploton::{IdempotencyKey, api::NewTask};
+
+use super::args::Options;
 
 /// A line that is a task.
 pub(crate) struct Line {
@@ -32,12 +33,15 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    pub(crate) fn open(path: &Path, json: bool) -> io::Result<Self> {
-        let name = path.file_name().unwrap_or_default();
+    /// What a fake creates has keys of its own: it is no task for a real Ploton.
+    pub(crate) fn open(options: &Options) -> io::Result<Self> {
+        let path = &options.prompts;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
         Ok(Self {
             file: BufReader::new(File::open(path)?),
-            name: name.to_string_lossy().into_owned(),
-            json,
+            // No file's name has a slash.
+            name: format!("{}{name}", if options.fake { "fake/" } else { "" }),
+            json: options.json_lines,
             number: 0,
         })
     }

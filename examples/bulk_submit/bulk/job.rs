@@ -7,10 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
 use http::StatusCode;
-use http_body_util::Full;
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::{JoinError, JoinSet},
@@ -20,6 +17,7 @@ use tower::{BoxError, ServiceBuilder};
 use tower_ploton::{
     PlotonStack, PlotonTaskLimit, TaskLimitHandle,
     api::{ApiError, Error, Ploton, PlotonService, TaskId},
+    client::Https,
 };
 
 use super::{
@@ -60,11 +58,7 @@ pub(crate) async fn run(options: Options) -> Result<Summary, BoxError> {
     let slots = limit.handle();
     let stack = PlotonStack::new(key, options.plan).origin(origin.clone());
     let rate = stack.rate_limit_handle();
-    let https = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_webpki_roots()
-        .https_or_http()
-        .enable_all_versions()
-        .build();
+    let https = Https::new()?.plain_http_to(origin.clone()).client();
     let service = ServiceBuilder::new()
         .layer(limit)
         .layer(WriteDown {
@@ -72,7 +66,7 @@ pub(crate) async fn run(options: Options) -> Result<Summary, BoxError> {
             stop: stop.clone(),
         })
         .layer(stack)
-        .service(Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(https));
+        .service(https);
     let ploton = Ploton::new(service)
         .base_url(options.base_url.clone())
         .task_limit(slots.clone());
@@ -103,7 +97,7 @@ pub(crate) async fn run(options: Options) -> Result<Summary, BoxError> {
 /// Counts the lines, and reports those that are no task.
 fn look_through(options: &Options) -> Result<(u64, u64), BoxError> {
     let named = |error| format!("{}: {error}", options.prompts.display());
-    let mut lines = Lines::open(&options.prompts, options.json_lines).map_err(named)?;
+    let mut lines = Lines::open(options).map_err(named)?;
     let (mut good, mut bad) = (0, 0);
     while let Some(line) = lines.next().map_err(named)? {
         match line {
@@ -247,7 +241,7 @@ impl<S: PlotonService + Sync> Job<S> {
         places: &Arc<Semaphore>,
         parts: &mut Parts,
     ) -> Result<(), BoxError> {
-        let mut lines = Lines::open(&options.prompts, options.json_lines)?;
+        let mut lines = Lines::open(options)?;
         while let Some(line) = lines.next()? {
             // The others are reported.
             let Ok(mut line) = line else { continue };

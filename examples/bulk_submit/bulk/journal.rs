@@ -39,6 +39,8 @@ struct State {
     numbers: HashMap<String, u64>,
     /// What left in this run, or is about to.
     left: HashSet<String>,
+    /// What was sent once only, by this run: no request before that one can have created it.
+    sent_once: HashSet<String>,
 }
 
 /// What is known of a line's task.
@@ -104,7 +106,12 @@ impl Journal {
         let Some(first) = state.sent.get(key).copied() else {
             return Todo::Send(line.key.clone());
         };
-        if now.duration_since(first).is_ok_and(|age| age < KEY_LIFE) || first > now {
+        // A clock that was set meanwhile says nothing of the age, unless by little.
+        let is_young = match now.duration_since(first) {
+            Ok(age) => age < KEY_LIFE,
+            Err(ahead) => ahead.duration() < CLOCKS_DIFFER,
+        };
+        if is_young {
             return Todo::Send(line.key.clone().first_used(first));
         }
         if force {
@@ -133,6 +140,7 @@ impl Journal {
             let mut state = self.lock();
             state.left.insert(key.to_owned());
             if state.sent.contains_key(key) {
+                state.sent_once.remove(key);
                 return Ok(());
             }
             #[allow(
@@ -141,6 +149,7 @@ impl Journal {
             )]
             let now = SystemTime::now();
             state.sent.insert(key.to_owned(), now);
+            state.sent_once.insert(key.to_owned());
             (state.numbers.get(key).copied(), now)
         };
         let at = humantime::format_rfc3339_millis(now).to_string();
@@ -149,8 +158,12 @@ impl Journal {
         added.map_err(|error| Broken("journal", error))
     }
 
-    /// A line was refused, so it was not created, whenever it was sent.
+    /// A line was refused. It was not created, and its key is as new, if no other request with it was ever sent: an earlier
+    /// one may have created it all the same.
     pub(crate) async fn refused(&self, line: &Line, why: &str) -> Result<(), Broken> {
+        if !self.lock().sent_once.contains(line.key.as_str()) {
+            return Ok(());
+        }
         let entry = json!({ "line": line.number, "key": line.key.as_str(), "refused": why });
         let added = self.sent.add(&entry).await;
         added.map_err(|error| Broken("journal", error))
@@ -212,5 +225,7 @@ impl fmt::Display for Broken {
 
 impl Error for Broken {}
 
+/// Two looks at the clock that differ by less are of a clock that was put right by a bit.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 /// Servers know a key for 24 hours; an hour is for what is on its way, and for clocks.
 const KEY_LIFE: Duration = Duration::from_secs(23 * 60 * 60);

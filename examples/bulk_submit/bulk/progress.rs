@@ -148,7 +148,8 @@ impl Progress {
             failed: count(&self.failed),
             unknown: count(&self.unknown),
             bad: self.bad,
-            left: self.total - self.done(),
+            // Fewer than none where the file grew meanwhile.
+            left: self.total.saturating_sub(self.done()),
             complete: count(&self.complete),
             ended_otherwise: count(&self.ended_otherwise),
             interrupted,
@@ -206,3 +207,16 @@ pub(crate) fn story(error: &(dyn Error + 'static)) -> String {
 
 const BAR: Duration = Duration::from_millis(200);
 const PLAIN: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_grew_leaves_no_lines_and_no_panic() {
+        let progress = Progress::new(1, 0);
+        progress.created();
+        progress.created();
+        assert_eq!(progress.summary(false).left, 0);
+    }
+}

@@ -6,7 +6,7 @@ use tower::Layer;
 
 use super::*;
 use crate::{
-    ApiKey, BaseUrl, Plan, PlotonRateLimit, PlotonStack,
+    ApiKey, BaseUrl, Plan, PlotonRateLimit, PlotonStack, PlotonTaskLimit,
     api::{Error, NewTask, PageSize, Pages, Ploton, PlotonService, pages},
     mock::{FakePloton, Fault},
 };
@@ -308,6 +308,27 @@ async fn each_page_goes_through_the_stack() {
         listed[0].created_at.map(|at| at.subsec_nanosecond()),
         Some(0)
     );
+}
+
+/// A task that waits for its turn at Ploton has not ended: its slot was given to another.
+#[tokio::test]
+async fn a_task_of_an_unknown_status_keeps_its_slot_and_takes_none() {
+    let server = listing(|_| {
+        let statuses = ["queued", "expired", "running", "complete"];
+        let rows = (1..).zip(statuses);
+        rows.map(|(n, status)| json!({"id": format!("task_{n}"), "status": status}))
+            .collect()
+    });
+    let limit = PlotonTaskLimit::new(Plan::Prototyping).handle();
+    let ploton = Ploton::new(server).task_limit(limit.clone());
+    limit.running("task_1");
+    limit.running("task_5"); // not listed
+    assert_eq!(ploton.running_tasks().await.unwrap().len(), 1);
+    assert_eq!(limit.snapshot().running, 2, "tasks 1 and 3");
+    for id in ["task_1", "task_3"] {
+        limit.finished(id);
+    }
+    assert_eq!(limit.snapshot().running, 0);
 }
 
 #[tokio::test]

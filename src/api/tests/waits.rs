@@ -3,7 +3,7 @@ use tower::Layer;
 
 use super::*;
 use crate::{
-    ApiKey, Plan, PlotonStack,
+    ApiKey, Plan, PlotonStack, PlotonTaskLimit,
     api::{Error, ErrorCode, NewTask, Ploton, PlotonService, TaskId, TaskStatus},
     mock::FakePloton,
 };
@@ -48,6 +48,22 @@ async fn it_looks_slower_and_slower_until_the_task_has_ended() {
     }
     assert!((600.0..640.0).contains(&before));
     assert!((20..40).contains(&looks.len()));
+}
+
+/// Half as long again as no pause is no pause: it asked as fast as the answers came.
+#[tokio::test(start_paused = true)]
+async fn pauses_grow_from_zero_too() {
+    for first in [Duration::ZERO, Duration::from_nanos(1)] {
+        let fake = FakePloton::new().task_duration(Duration::from_secs(600));
+        let ploton = over(&fake, Plan::Production);
+        let id = create(&ploton).await;
+        let start = Instant::now();
+        ploton.wait_for(&id).first_pause(first).await.unwrap();
+        let looks = looks(&fake, start);
+        // The rate limit paces them, too.
+        assert!(looks[0] < 0.1 && looks[1] - looks[0] > 0.07, "{looks:?}");
+        assert!((20..60).contains(&looks.len()), "{}", looks.len());
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,5 +143,21 @@ async fn odd_pauses_are_no_trap() {
             .longest_pause(longest);
         let task = wait.within(Duration::from_millis(50)).await.unwrap();
         assert_eq!(task.status, TaskStatus::Complete);
+    }
+}
+
+/// It is asked for again and again, so its slot does not end by the time limit.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_queued_for_hours_keeps_its_slot() {
+    let body = TASK.replace("running", "queued");
+    let server = Server::new(move |_, _| answer(200, Scripted::whole(&body)));
+    let limit = PlotonTaskLimit::new(Plan::Prototyping).handle();
+    let ploton = Ploton::new(server).task_limit(limit.clone());
+    let id = TaskId::parse("task_8xK2mP").unwrap();
+    for running in [0, 1] {
+        let wait = ploton.wait_for(&id).within(Duration::from_secs(10_000));
+        assert!(matches!(wait.await, Err(Error::StillRunning(_))));
+        assert_eq!(limit.snapshot().running, running);
+        limit.running(id.as_str());
     }
 }

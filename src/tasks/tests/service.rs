@@ -211,8 +211,9 @@ async fn a_request_that_is_made_again_with_its_key_has_the_slot_that_it_had() {
     service.answer(201).await;
     assert_ready_ok!(again.poll());
     let now = service.handle.snapshot();
-    assert_eq!((now.running, now.unsettled, now.waiting), (1, 0, 1));
+    assert_eq!((now.running, now.unsettled, now.waiting), (1, 1, 1));
     service.handle.bind(&key, "task_1");
+    assert_eq!(service.handle.snapshot().unsettled, 0);
     service.handle.finished("task_1");
     assert!(other.is_woken());
 }

@@ -27,9 +27,22 @@ fn ended(end: End) -> (Slots, u64, Instant) {
 #[test]
 fn a_refusal_frees_its_slot_and_nothing_else_does() {
     assert_eq!(ended(End::Refused).0.taken(), 0);
-    assert_eq!(ended(End::Created).0.taken(), 1);
-    let (slots, ..) = ended(End::Unknown);
-    assert_eq!((slots.taken(), slots.unsettled()), (1, 1));
+    for end in [End::Created, End::Unknown] {
+        let (slots, ..) = ended(end);
+        assert_eq!((slots.taken(), slots.unsettled()), (1, 1), "{end:?}");
+    }
+}
+
+/// The answer that names it may have broken off: nobody was told that the slot had to be looked after.
+#[test]
+fn a_task_that_nobody_named_is_unsettled_until_it_is_bound_or_a_list_lacks_it() {
+    let (mut slots, number, now) = ended(End::Created);
+    assert_eq!(slots.unsettled(), 1);
+    slots.bind(number, "task_1", now);
+    assert_eq!((slots.taken(), slots.unsettled()), (1, 0));
+    let (mut slots, _, now) = ended(End::Created);
+    slots.listed([].into_iter(), now + SECOND, now + SECOND);
+    assert_eq!((slots.taken(), slots.unsettled()), (0, 0));
 }
 
 #[test]

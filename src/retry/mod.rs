@@ -187,7 +187,12 @@ impl PlotonRetry {
         let mut progress = Progress::new(kept, settings, most_attempts, now, deadline, span);
         let not_ready = inner.clone();
         let mut ready = mem::replace(inner, not_ready);
-        let first = progress.send_first(request, |request| ready.call(request));
+        let first = if progress.sends_first() {
+            let _entered = progress.span().enter();
+            Some(ready.call(request))
+        } else {
+            None
+        };
         ResponseFuture::new(first, ready, progress)
     }
 }

@@ -86,8 +86,13 @@ where
                 StateProj::Sent { response } => {
                     let watch = Watch::begin();
                     let polled = response.poll(cx);
-                    progress.key_was_chosen(watch.end());
+                    let seen = watch.end();
+                    progress.key_was_chosen(seen.key_chosen);
                     let Poll::Ready(result) = polled else {
+                        // A timer that ends the attempt before the deadline is enough.
+                        if seen.ends_by.is_some_and(|end| progress.is_in_time(end)) {
+                            return Poll::Pending;
+                        }
                         ready!(poll_deadline(progress.deadline(), this.timer, cx));
                         return Poll::Ready(Err(progress.deadline_passed()));
                     };

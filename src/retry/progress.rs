@@ -118,7 +118,7 @@ impl<B> Progress<B> {
         self.sent = at.unwrap_or(self.sent);
     }
 
-    fn is_in_time(&self, now: Instant) -> bool {
+    pub(super) fn is_in_time(&self, now: Instant) -> bool {
         self.deadline.is_none_or(|deadline| now < deadline)
     }
 

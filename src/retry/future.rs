@@ -51,13 +51,21 @@ impl<S, B, R> ResponseFuture<S, B, R>
 where
     S: Service<Request<B>>,
 {
-    /// `first` is `None` where it was not sent.
-    pub(super) fn new(first: Option<S::Future>, service: S, progress: Progress<B>) -> Self {
+    /// The first attempt was sent by `service`.
+    #[inline]
+    pub(super) fn sent(response: S::Future, service: S, progress: Progress<B>) -> Self {
         Self {
-            state: match first {
-                Some(response) => State::Sent { response },
-                None => State::TooLate,
-            },
+            state: State::Sent { response },
+            timer: None,
+            service,
+            progress,
+        }
+    }
+
+    /// The first attempt was not sent.
+    pub(super) fn too_late(service: S, progress: Progress<B>) -> Self {
+        Self {
+            state: State::TooLate,
             timer: None,
             service,
             progress,

@@ -187,12 +187,13 @@ impl PlotonRetry {
         let mut progress = Progress::new(kept, settings, most_attempts, now, deadline, span);
         let not_ready = inner.clone();
         let mut ready = mem::replace(inner, not_ready);
-        let first = if progress.sends_first() {
+        if !progress.sends_first() {
+            return ResponseFuture::too_late(ready, progress);
+        }
+        let response = {
             let _entered = progress.span().enter();
-            Some(ready.call(request))
-        } else {
-            None
+            ready.call(request)
         };
-        ResponseFuture::new(first, ready, progress)
+        ResponseFuture::sent(response, ready, progress)
     }
 }

@@ -136,49 +136,69 @@ impl LogicalRequest {
     }
 }
 
-/// What a retry layer learns while it polls an attempt: when the API key was chosen, where that was not at the call. An
-/// attempt may wait between the two, and what repeats it needs the key that it was sent with. A first attempt has no
-/// [`LogicalRequest`] to say so in; a thread polls one thing at a time, and that costs nothing.
+/// What a retry layer learns while it polls an attempt. A first attempt has no [`LogicalRequest`] to say so in; a thread
+/// polls one thing at a time, and that costs nothing.
 pub(crate) struct Watch {
     /// What the watch around this one knew.
-    outer: Watched,
+    outer: Option<Seen>,
 }
 
-/// `None` where nobody watches, `Some(None)` where no key was chosen yet.
-type Watched = Option<Option<Instant>>;
+/// What was said of an attempt while it was polled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// When the API key was chosen, where that was not at the call. An attempt may wait between the two, and what repeats
+    /// it needs the key that it was sent with.
+    pub(crate) key_chosen: Option<Instant>,
+    /// When the attempt ends at the latest; `Some` where a timer of its own sees to that.
+    pub(crate) ends_by: Option<Instant>,
+}
 
 thread_local! {
-    static WATCHED: Cell<Watched> = const { Cell::new(None) };
+    /// `None` where nobody watches.
+    static SEEN: Cell<Option<Seen>> = const { Cell::new(None) };
 }
 
 impl Watch {
     /// Watches until it is dropped.
     pub(crate) fn begin() -> Self {
-        let outer = WATCHED.replace(Some(None));
+        let outer = SEEN.replace(Some(Seen::default()));
         Self { outer }
     }
 
     /// Hides what is done from a watch around it, until it is dropped.
     pub(crate) fn hide() -> Self {
-        let outer = WATCHED.replace(None);
+        let outer = SEEN.replace(None);
         Self { outer }
     }
 
-    /// When a key was chosen.
-    pub(crate) fn end(self) -> Option<Instant> {
-        WATCHED.get().flatten()
+    /// What was said meanwhile.
+    pub(crate) fn end(self) -> Seen {
+        SEEN.get().unwrap_or_default()
     }
 
     /// Says that a key is chosen now.
     pub(crate) fn key_is_chosen() {
-        if WATCHED.get().is_some() {
-            WATCHED.set(Some(Some(Instant::now())));
+        if let Some(seen) = SEEN.get() {
+            SEEN.set(Some(Seen {
+                key_chosen: Some(Instant::now()),
+                ..seen
+            }));
+        }
+    }
+
+    /// Says that the attempt, which waits, is woken and ends at this instant at the latest.
+    pub(crate) fn ends_by(end: Instant) {
+        if let Some(seen) = SEEN.get() {
+            SEEN.set(Some(Seen {
+                ends_by: Some(end),
+                ..seen
+            }));
         }
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        WATCHED.set(self.outer);
+        SEEN.set(self.outer);
     }
 }

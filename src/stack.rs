@@ -255,10 +255,72 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::future;
+
+    use tokio::time::Instant;
     use tower::{ServiceExt, service_fn};
 
     use super::*;
-    use crate::key::ApiKey;
+    use crate::{
+        key::ApiKey,
+        logical::{Attempts, Deadline},
+        retry::DeadlinePassed,
+    };
+
+    /// Calls `stack`, whose server never answers, and then does `meanwhile`. How long it took until the deadline was said to
+    /// have passed, and how often the request was sent.
+    async fn late(
+        stack: PlotonStack,
+        deadline: Option<Deadline>,
+        meanwhile: impl FnOnce(&PlotonStack),
+    ) -> (Duration, u32) {
+        let mut service = stack.layer(service_fn(|_: Request<String>| {
+            future::pending::<Result<Response<String>, BoxError>>()
+        }));
+        let mut request = Request::post("https://api.ploton.ai/v1/tasks")
+            .body(String::new())
+            .unwrap();
+        if let Some(deadline) = deadline {
+            request.extensions_mut().insert(deadline);
+        }
+        let start = Instant::now();
+        service.ready().await.unwrap();
+        meanwhile(&stack);
+        let call = tokio::time::timeout(Duration::from_secs(3_600), service.call(request));
+        let error = call.await.expect("a deadline").unwrap_err();
+        let passed = error.downcast::<DeadlinePassed>().expect("a deadline");
+        (start.elapsed(), Attempts::made(passed.attempts()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_holds_whatever_the_attempts_timeout() {
+        let key = || ApiKey::parse("pk_test_4f9d0c2b7a6e1583").unwrap();
+        let stack = || PlotonStack::new(key(), Plan::Production);
+        let secs = Duration::from_secs;
+        let timer = Duration::from_millis(2);
+
+        // Before the attempt's timeout, and between that of the first and that of the second.
+        let soon = Deadline(Instant::now() + secs(20));
+        let (took, made) = late(stack(), Some(soon), |_| {}).await;
+        assert!(took >= secs(20) && took <= secs(20) + timer, "{took:?}");
+        assert_eq!(made, 1);
+        let start = Instant::now();
+        let second = Deadline(start + secs(40));
+        let (took, made) = late(stack(), Some(second), |_| {}).await;
+        assert!(took >= secs(40) && took <= secs(40) + timer, "{took:?}");
+        assert_eq!(made, 2);
+
+        // While the first attempt waits for its token, and has no timeout yet; and after it waited for long.
+        for pause in [secs(140), secs(600)] {
+            let (took, made) = late(stack(), None, |stack| {
+                let until = Instant::now() + pause;
+                stack.rate_limit_handle().pause_until(until);
+            })
+            .await;
+            assert!(took >= secs(150) && took <= secs(150) + timer, "{took:?}");
+            assert_eq!(made, 1);
+        }
+    }
 
     /// Sends one request to `origin` through `stack`; whether it got a key.
     async fn gets_the_key(stack: &PlotonStack, origin: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -10,6 +10,8 @@ use http::Request;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 use tower::{BoxError, Service, timeout::error::Elapsed};
+
+use crate::logical::Watch;
 
 /// Like tower's `Timeout`, with its error. The time begins when the answer is first asked for and not there: up to then
 /// nothing was sent by a service that is lazy, and no timer is needed by one that is quick.
@@ -73,7 +75,10 @@ where
         }
         let timeout = *this.timeout;
         let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
-        ready!(timer.as_mut().poll(cx));
+        if timer.as_mut().poll(cx).is_pending() {
+            Watch::ends_by(timer.deadline());
+            return Poll::Pending;
+        }
         Poll::Ready(Err(Elapsed::new().into()))
     }
 }

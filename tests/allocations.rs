@@ -19,7 +19,8 @@ use http::{HeaderMap, Request, Response};
 use tokio::time;
 use tower::{Layer, Service, service_fn};
 use tower_ploton::{
-    ApiKey, IdempotencyKey, Plan, PlotonAuth, PlotonIdempotency, PlotonRateLimit, auth::FreshKey,
+    ApiKey, Deadline, IdempotencyKey, Plan, PlotonAuth, PlotonIdempotency, PlotonRateLimit,
+    PlotonStack, auth::FreshKey,
 };
 
 /// Allocations of the last of 400 requests, a second apart, that are answered with `headers`.
@@ -133,6 +134,30 @@ async fn a_request_that_need_not_wait_costs_no_allocation() {
             let allocations = last_request(headers, cloned).await;
             assert_eq!(allocations, 0, "{headers:?}, cloned: {cloned}");
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_on_its_way_has_one_timer_and_two_where_its_deadline_is_soon() {
+    let key = ApiKey::parse("pk_test_4f9d0c2b7a6e1583").unwrap();
+    let stack = PlotonStack::new(key, Plan::Production);
+    let mut service = stack.layer(service_fn(|_: Request<String>| {
+        future::pending::<Result<Response<String>, Infallible>>()
+    }));
+    let mut cx = Context::from_waker(Waker::noop());
+    let now = time::Instant::now();
+    // The timeout of an attempt is 30 s.
+    for (seconds, timers) in [(31, 1), (29, 2)] {
+        let deadline = Deadline(now + Duration::from_secs(seconds));
+        let request = Request::get("https://api.ploton.ai/v1/tasks").extension(deadline);
+        let request = request.body(String::new()).unwrap();
+        assert!(service.poll_ready(&mut cx).is_ready());
+        let mut call = std::pin::pin!(service.call(request));
+        let measured = measure(|| assert!(call.as_mut().poll(&mut cx).is_pending()));
+        assert_eq!(measured.count_total, timers, "{seconds} s");
+        let measured = measure(|| assert!(call.as_mut().poll(&mut cx).is_pending()));
+        assert_eq!(measured.count_total, 0, "{seconds} s, polled again");
+        time::advance(Duration::from_secs(1)).await;
     }
 }
 

@@ -162,7 +162,10 @@ where
             .then(|| give_key(&mut request, Instant::now()))
             .flatten();
         if let Some(key) = key.as_ref().filter(|_| self.layer.key_in_span) {
-            Span::current().record(KEY_FIELD, key.as_str());
+            let span = Span::current();
+            if !span.is_none() {
+                span.record(KEY_FIELD, key.as_str());
+            }
         }
         ResponseFuture {
             response: self.inner.call(request),

@@ -87,15 +87,16 @@ impl Seen {
         }
     }
 
-    /// What is new since this was last asked.
-    pub(super) fn news(&mut self, bucket: &Bucket, waiting: usize, now: Instant) -> News {
+    /// What is new since this was last asked: nearly always nothing.
+    pub(super) fn news(&mut self, bucket: &Bucket, waiting: usize, now: Instant) -> Option<News> {
         let after = Self::at(bucket, now);
-        News {
-            before: mem::replace(self, after),
+        let before = mem::replace(self, after);
+        (before != after).then_some(News {
+            before,
             after,
             waiting,
             now,
-        }
+        })
     }
 }
 
@@ -111,9 +112,6 @@ pub(super) struct News {
 impl News {
     pub(super) fn tell(self) {
         let Self { before, after, .. } = self;
-        if before == after {
-            return;
-        }
         self.tell_of_the_pause();
         if before.plan != after.plan {
             let (plan, was) = (after.plan, before.plan);

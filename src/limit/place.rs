@@ -29,8 +29,8 @@ pub(super) struct Place {
     ticket: Option<u64>,
     /// Its turn came, and the token was not asked for yet.
     turn: bool,
-    /// `Some` of one whose turn it was not at once.
-    wait: Option<Wait>,
+    /// `Some` of one whose turn it was not at once. Boxed, since services and futures are larger by it, and moved often.
+    wait: Option<Box<Wait>>,
     /// Made at the first wait, and kept for the next.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -104,14 +104,21 @@ impl Place {
                 return Ok(turn);
             };
             let ahead = state.queue.ahead(ticket);
-            let wait = self.wait.get_or_insert_with(|| Wait::new(now, ahead));
+            let wait = self
+                .wait
+                .get_or_insert_with(|| Box::new(Wait::new(now, ahead)));
             wait.goes_on(outlook.verdict, now);
             let Some(refused) = self.refused(state, outlook, ahead, is_new, deadline) else {
                 let expected = state
                     .queue
                     .expected(ahead, outlook)
                     .saturating_duration_since(now);
-                began = self.wait.filter(|_| is_new).zip(Some(expected));
+                began = self
+                    .wait
+                    .as_deref()
+                    .copied()
+                    .filter(|_| is_new)
+                    .zip(Some(expected));
                 // The head says that a pause is over, even if something else holds it then.
                 let pause = state.bucket.paused_until(now).filter(|_| ahead == 0);
                 return Ok(Turn::Later(until.into_iter().chain(pause).min()));
@@ -128,9 +135,12 @@ impl Place {
     /// The answer would be worth nothing any more, so it takes no token even where there is one.
     fn too_late(&self, deadline: Option<Instant>, now: Instant) -> Option<BoxError> {
         let deadline = deadline.filter(|&deadline| deadline <= now)?;
-        let since = self.wait.map_or(now, |wait| wait.began());
+        let since = self.wait.as_ref().map_or(now, |wait| wait.began());
         let late = DeadlineTooSoon {
-            wait: self.wait.map_or(Duration::ZERO, |wait| wait.lasted(now)),
+            wait: self
+                .wait
+                .as_ref()
+                .map_or(Duration::ZERO, |wait| wait.lasted(now)),
             left: deadline.saturating_duration_since(since),
         };
         Some(late.into())
@@ -154,7 +164,7 @@ impl Place {
         is_new: bool,
         deadline: Option<Instant>,
     ) -> Option<BoxError> {
-        let since = self.wait?.began();
+        let since = self.wait.as_ref()?.began();
         let turn = state.queue.expected(ahead, outlook);
         let wait = turn.saturating_duration_since(since);
         let waiting = state.queue.waiting().saturating_sub(1);
@@ -182,7 +192,7 @@ impl Place {
     /// When it waits no longer.
     fn limit(&self, deadline: Option<Instant>) -> Option<Instant> {
         let patience = self.bounds.max_wait;
-        let patience = patience.and_then(|max| self.wait?.began().checked_add(max));
+        let patience = patience.and_then(|max| self.wait.as_ref()?.began().checked_add(max));
         patience.into_iter().chain(deadline).min()
     }
 
@@ -212,7 +222,6 @@ impl Place {
         let Some(ticket) = self.ticket else {
             return Ok(None);
         };
-        let wait = self.wait;
         let shared = self.shared.clone();
         let taken = shared.change(|state, now, wakers| {
             if let Some(late) = self.too_late(deadline, now) {
@@ -225,15 +234,14 @@ impl Place {
             if !state.queue.take(ticket, outlook, wakers) {
                 return Ok(None);
             }
-            let since = wait.map(|wait| wait.since);
+            let since = self.wait.as_ref().map(|wait| wait.since);
             Ok(Some((state.bucket.send(now, since), now)))
         });
         let Some((sent, now)) = taken? else {
             return Ok(None);
         };
         self.ticket = None;
-        self.wait = None;
-        if let Some(wait) = wait {
+        if let Some(wait) = self.wait.take() {
             events::waited(request, &wait, now);
         }
         Ok(Some(InFlight::new(shared, sent)))

@@ -95,7 +95,9 @@ impl Shared {
         let news = state.news(now);
         drop(state);
         wakers.wake();
-        news.tell();
+        if let Some(news) = news {
+            news.tell();
+        }
         result
     }
 
@@ -127,7 +129,7 @@ impl State {
         }
     }
 
-    fn news(&mut self, now: Instant) -> News {
+    fn news(&mut self, now: Instant) -> Option<News> {
         self.seen.news(&self.bucket, self.queue.waiting(), now)
     }
 }

@@ -92,16 +92,16 @@ pub(super) fn given_up(made: u32, end: &End, reason: GivenUp) {
 
 /// The span of a logical request, with the names of OpenTelemetry's HTTP conventions. No query: it may hold anything.
 pub(super) fn span<B>(request: &Request<B>, key_in_span: bool) -> Span {
-    let key = request
-        .headers()
-        .get(IDEMPOTENCY_KEY)
-        .filter(|_| key_in_span);
+    let key = || {
+        let key = request.headers().get(IDEMPOTENCY_KEY);
+        key.filter(|_| key_in_span)?.to_str().ok()
+    };
     tracing::info_span!(
         "request",
         http.request.method = request.method().as_str(),
         server.address = request.uri().host(),
         url.path = request.uri().path(),
-        ploton.idempotency_key = key.and_then(|key| key.to_str().ok()),
+        ploton.idempotency_key = key(),
         http.request.resend_count = field::Empty,
         http.response.status_code = field::Empty,
         "error.type" = field::Empty,

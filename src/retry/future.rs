@@ -51,13 +51,21 @@ impl<S, B, R> ResponseFuture<S, B, R>
 where
     S: Service<Request<B>>,
 {
-    /// `first` is `None` where it was not sent.
-    pub(super) fn new(first: Option<S::Future>, service: S, progress: Progress<B>) -> Self {
+    /// The first attempt was sent by `service`.
+    #[inline]
+    pub(super) fn sent(response: S::Future, service: S, progress: Progress<B>) -> Self {
         Self {
-            state: match first {
-                Some(response) => State::Sent { response },
-                None => State::TooLate,
-            },
+            state: State::Sent { response },
+            timer: None,
+            service,
+            progress,
+        }
+    }
+
+    /// The first attempt was not sent.
+    pub(super) fn too_late(service: S, progress: Progress<B>) -> Self {
+        Self {
+            state: State::TooLate,
             timer: None,
             service,
             progress,
@@ -86,8 +94,13 @@ where
                 StateProj::Sent { response } => {
                     let watch = Watch::begin();
                     let polled = response.poll(cx);
-                    progress.key_was_chosen(watch.end());
+                    let seen = watch.end();
+                    progress.key_was_chosen(seen.key_chosen);
                     let Poll::Ready(result) = polled else {
+                        // A timer that ends the attempt before the deadline is enough.
+                        if seen.ends_by.is_some_and(|end| progress.is_in_time(end)) {
+                            return Poll::Pending;
+                        }
                         ready!(poll_deadline(progress.deadline(), this.timer, cx));
                         return Poll::Ready(Err(progress.deadline_passed()));
                     };

@@ -187,7 +187,13 @@ impl PlotonRetry {
         let mut progress = Progress::new(kept, settings, most_attempts, now, deadline, span);
         let not_ready = inner.clone();
         let mut ready = mem::replace(inner, not_ready);
-        let first = progress.send_first(request, |request| ready.call(request));
-        ResponseFuture::new(first, ready, progress)
+        if !progress.sends_first() {
+            return ResponseFuture::too_late(ready, progress);
+        }
+        let response = {
+            let _entered = progress.span().enter();
+            ready.call(request)
+        };
+        ResponseFuture::sent(response, ready, progress)
     }
 }

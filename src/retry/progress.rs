@@ -87,19 +87,15 @@ impl<B> Progress<B> {
         self.deadline
     }
 
-    /// Sends the first attempt, unless the deadline has passed or the key is too old.
-    pub(super) fn send_first<F>(
-        &mut self,
-        request: Request<B>,
-        send: impl FnOnce(Request<B>) -> F,
-    ) -> Option<F> {
+    /// Whether the first attempt is sent now: not where the deadline has passed or the key is too old.
+    pub(super) fn sends_first(&mut self) -> bool {
         self.kept.fate().inspect(|fate| fate.watch());
-        let sent = self.is_in_time(self.started) && self.kept.expired_key().is_none();
-        sent.then(|| {
+        let sends = self.is_in_time(self.started) && self.kept.expired_key().is_none();
+        if sends {
             self.made = 1;
             self.kept.fate().inspect(|fate| fate.sent());
-            self.span.in_scope(|| send(request))
-        })
+        }
+        sends
     }
 
     /// Sends the next attempt, unless the deadline has passed.
@@ -122,7 +118,7 @@ impl<B> Progress<B> {
         self.sent = at.unwrap_or(self.sent);
     }
 
-    fn is_in_time(&self, now: Instant) -> bool {
+    pub(super) fn is_in_time(&self, now: Instant) -> bool {
         self.deadline.is_none_or(|deadline| now < deadline)
     }
 

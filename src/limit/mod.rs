@@ -22,6 +22,7 @@ mod rule;
 mod said;
 mod service;
 mod shared;
+mod store;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -33,6 +34,7 @@ pub use self::{
     handle::{RateLimitHandle, RateLimitSnapshot, Reported},
     rule::{Mode, Rule},
     service::{RateLimitService, ResponseFuture},
+    store::{Lease, LeaseRequest, Pause, SharedStore, StoreError, StoreFuture, Tat, Unused},
 };
 use self::{
     place::{Bounds, Place},

@@ -1,0 +1,1 @@
+//! The tests of this member plug the layers into other people's clients; what they share is here.

@@ -6,7 +6,7 @@ use std::{
     hint::black_box,
     num::NonZeroU32,
     pin::pin,
-    sync::{Arc, Barrier},
+    sync::{Arc, Barrier, LazyLock},
     task::{Context, Poll, Waker},
     thread,
     time::Duration,
@@ -16,7 +16,7 @@ use governor::{Quota, RateLimiter, clock::MonotonicClock};
 use http::{Request, Response};
 use ratelimit::Ratelimiter;
 use tokio::{
-    runtime::{self, Handle},
+    runtime::{self, Handle, Runtime},
     time::Instant,
 };
 use tower::{
@@ -49,11 +49,20 @@ impl Limiter {
     }
 }
 
+/// Only takes tokens, by one limiter and one thread: for a profiler.
+pub(crate) fn only(name: &str, batches: &str) {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let limiters = limiters(true);
+    let mut named = limiters.iter().filter(|limiter| limiter.name == name);
+    let mut acquire = (named.next().expect("the name of a limiter").user)();
+    for _ in 0..batches.parse().expect("how many batches") {
+        one_thread(&mut acquire);
+    }
+}
+
 pub(crate) fn measure(values: &mut Values) {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .expect("a runtime");
+    let runtime = runtime();
     let _entered = runtime.enter();
     let handle = runtime.handle();
 
@@ -98,6 +107,13 @@ pub(crate) fn measure(values: &mut Values) {
     values.add("limiter.contended_vs_governor", ratio(&contended));
 }
 
+fn runtime() -> Runtime {
+    runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime")
+}
+
 /// None of them ever has to wait.
 fn limiters(with_tower: bool) -> Vec<Limiter> {
     let bare = || {
@@ -110,7 +126,8 @@ fn limiters(with_tower: bool) -> Vec<Limiter> {
     });
     let ours = ours.layer(Bare);
     let quota = Quota::per_second(NonZeroU32::new(1_000_000_000).expect("not 0"));
-    let quanta = Arc::new(RateLimiter::direct(quota));
+    // Its clock is measured when it is made, for a while.
+    let quanta = LazyLock::new(move || Arc::new(RateLimiter::direct(quota)));
     let std = RateLimiter::direct_with_clock(quota, MonotonicClock);
     let std = Arc::new(std);
     let leaky = leaky_bucket::RateLimiter::builder()
@@ -131,7 +148,7 @@ fn limiters(with_tower: bool) -> Vec<Limiter> {
             move || call(&mut service)
         }),
         Limiter::new("governor, quanta's clock", move || {
-            let (limiter, mut bare) = (quanta.clone(), Bare);
+            let (limiter, mut bare) = (Arc::clone(&quanta), Bare);
             move || {
                 limiter.check().expect("a token");
                 call(&mut bare);

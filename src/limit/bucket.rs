@@ -137,16 +137,16 @@ impl Bucket {
     /// A request leaves at `now`: takes its token. `waited_since` is when it began to wait for its turn, if it waited.
     pub(super) fn send(&mut self, now: Instant, waited_since: Option<Instant>) -> Sent {
         let alone = self.server.windows.has_ended(now);
+        let number = self.next;
         let sent = Sent {
-            number: self.next,
+            number,
             at: now,
-            own: self.ring.count(now).saturating_add(1),
+            own: self.ring.send(number, now),
             window: self.server.windows.number(),
             paced: !self.server.windows.is_trusted(),
         };
         self.next = self.next.saturating_add(1);
         self.charge(now, waited_since);
-        self.ring.send(sent.number, now);
         self.pause.send(sent.number, alone, now);
         self.give_back_a_step(now);
         sent

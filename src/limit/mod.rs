@@ -25,6 +25,7 @@ mod shared;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tickets;
 mod time;
 mod view;
 mod wait;

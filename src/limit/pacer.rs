@@ -68,9 +68,12 @@ impl Pacer {
 
     /// A request leaves at `now`, and `credit` of the time before counts. Returns whether another could follow at once.
     pub(super) fn charge(&mut self, credit: Duration, now: Instant) -> bool {
-        let next = later(self.base(credit, now), self.interval);
-        let farthest = later(later(now, self.window), self.interval);
-        self.tat = Some(next.min(farthest));
+        let mut base = self.base(credit, now);
+        if base > now {
+            base = base.min(later(now, self.window));
+        }
+        let next = later(base, self.interval);
+        self.tat = Some(next);
         self.last = Some(now);
         next <= now
     }

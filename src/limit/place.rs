@@ -222,6 +222,12 @@ impl Place {
         let Some(ticket) = self.ticket else {
             return Ok(None);
         };
+        if self.wait.is_none() {
+            if let Some(sent) = self.shared.take(ticket, deadline) {
+                self.ticket = None;
+                return Ok(Some(InFlight::new(self.shared.clone(), sent)));
+            }
+        }
         let shared = self.shared.clone();
         let taken = shared.change(|state, now, wakers| {
             if let Some(late) = self.too_late(deadline, now) {

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{
     pacer::LATENESS,
     rule::{Rule, Verdict},
+    tickets::Tickets,
     time::{later, scaled},
 };
 
@@ -26,7 +27,7 @@ mod tests;
 pub(super) struct Queue {
     /// By ticket: whoever came first is first.
     waiting: BTreeMap<u64, Waiter>,
-    called_up: BTreeSet<u64>,
+    called_up: Tickets,
     /// When somebody was called up last; `None` after all who were had been passed.
     last_call: Option<Instant>,
     passed: BTreeSet<u64>,
@@ -127,9 +128,20 @@ impl Queue {
         ticket
     }
 
+    /// Whether the holder of `ticket` is called up, and nobody else is there.
+    pub(super) fn is_only(&self, ticket: u64) -> bool {
+        self.called_up.is_only(ticket) && self.waiting.is_empty()
+    }
+
+    /// The only one who is there leaves with a token.
+    pub(super) fn take_only(&mut self, ticket: u64) {
+        self.called_up.remove(ticket);
+        self.doubt = self.doubt.saturating_sub(1);
+    }
+
     /// Gives a place up; [`serve`](Self::serve) is due then.
     pub(super) fn leave(&mut self, ticket: u64, wakers: &mut Wakers) {
-        self.called_up.remove(&ticket);
+        self.called_up.remove(ticket);
         self.passed.remove(&ticket);
         if let Some(waiter) = self.waiting.remove(&ticket) {
             wakers.unused.extend(waiter.waker);
@@ -166,7 +178,7 @@ impl Queue {
     /// Leaves the queue with a token if it is the turn of `ticket`, and waits on where it stands if not;
     /// [`serve`](Self::serve) is due then.
     pub(super) fn take(&mut self, ticket: u64, outlook: Outlook, wakers: &mut Wakers) -> bool {
-        let taken = self.has_turn(ticket, outlook, wakers) && self.called_up.remove(&ticket);
+        let taken = self.has_turn(ticket, outlook, wakers) && self.called_up.remove(ticket);
         self.doubt = self.doubt.saturating_sub(taken.into());
         taken
     }
@@ -182,7 +194,7 @@ impl Queue {
             if !self.called_up.is_empty() {
                 self.doubt = DOUBT;
             }
-            self.passed.append(&mut self.called_up);
+            self.passed.extend(self.called_up.drain());
             self.last_call = None;
         }
         match outlook.verdict {
@@ -222,7 +234,7 @@ impl Queue {
     /// Whether a token could be for nobody but the one who `asks`, if one does.
     pub(super) fn is_for_one(&self, asks: Option<u64>) -> bool {
         let is_there =
-            |ticket| self.called_up.contains(&ticket) || self.waiting.contains_key(&ticket);
+            |ticket| self.called_up.contains(ticket) || self.waiting.contains_key(&ticket);
         self.len() <= 1 && asks.is_none_or(|ticket| self.is_empty() || is_there(ticket))
     }
 
@@ -251,7 +263,7 @@ impl Queue {
         if self.is_called_up(ticket, outlook.verdict) {
             return true;
         }
-        self.called_up.remove(&ticket);
+        self.called_up.remove(ticket);
         self.passed.remove(&ticket);
         // Without its waker: it needs no waking for what it is told now.
         if let Some(before) = self.waiting.insert(ticket, Waiter::default()) {
@@ -268,12 +280,8 @@ impl Queue {
         let Verdict::Now(tokens) = verdict else {
             return false;
         };
-        if self.called_up.len() <= tokens as usize {
-            return self.called_up.contains(&ticket);
-        }
-        // There were more tokens when they were called up.
-        let mut first = self.called_up.iter().take(tokens as usize);
-        first.any(|&one| one == ticket)
+        // There may have been more tokens when they were called up.
+        self.called_up.is_among_first(ticket, tokens as usize)
     }
 
     fn call_up(&mut self, tokens: u32, now: Instant, wakers: &mut Wakers) {

@@ -76,9 +76,13 @@ impl AnswerRing {
         number(all) < n
     }
 
-    pub(super) fn send(&mut self, number: u64, now: Instant) {
-        self.out.drain(..self.first_awaited(now));
+    /// A request leaves. Returns how many count now, itself among them.
+    pub(super) fn send(&mut self, number: u64, now: Instant) -> u32 {
+        let leaked = self.first_awaited(now);
+        forget(&mut self.out, leaked);
         self.out.push_back((number, now));
+        let ended = self.ended.len().saturating_sub(self.first_counting(now));
+        self::number(self.out.len().saturating_add(ended))
     }
 
     /// The server answered: the request counts for a window from now.
@@ -93,6 +97,11 @@ impl AnswerRing {
 
     /// The server refused it: it does not count.
     pub(super) fn refused(&mut self, number: u64) {
+        // Mostly the oldest.
+        if self.out.front().is_some_and(|&(out, _)| out == number) {
+            self.out.pop_front();
+            return;
+        }
         let place = self.out.binary_search_by_key(&number, |&(out, _)| out);
         if let Ok(place) = place {
             self.out.remove(place);
@@ -101,9 +110,12 @@ impl AnswerRing {
 
     fn end(&mut self, number: u64, at: Instant, now: Instant) {
         self.refused(number);
-        let spare = self.first_counting(now).saturating_sub(SPARE);
-        let past = self.first_within(self.longest, now);
-        self.ended.drain(..past.max(spare));
+        let left = self.first_counting(now);
+        let past = match left {
+            0 => 0,
+            _ => self.first_within(self.longest, now),
+        };
+        forget(&mut self.ended, past.max(left.saturating_sub(SPARE)));
         // Mostly the last of all; one that was lost may come before others that were.
         if self.ended.back().is_none_or(|&last| last <= at) {
             self.ended.push_back(at);
@@ -115,13 +127,17 @@ impl AnswerRing {
 
     /// How many of the oldest have been on their way for so long that no answer will come: their futures were leaked.
     fn first_awaited(&self, now: Instant) -> usize {
-        let patience = self.patience();
+        // Mostly not even the oldest has.
+        let Some(&(_, oldest)) = self.out.front() else {
+            return 0;
+        };
+        let waited = now.saturating_duration_since(oldest);
+        if waited < PATIENCE {
+            return 0;
+        }
+        let patience = self.window.saturating_mul(10).max(PATIENCE);
         self.out
             .partition_point(|&(_, sent)| later(sent, patience) <= now)
-    }
-
-    fn patience(&self) -> Duration {
-        self.window.saturating_mul(10).max(PATIENCE)
     }
 
     /// How many at the front have left the window.
@@ -137,6 +153,13 @@ impl AnswerRing {
             (Some(_), Some(&second)) if !left(second) => 1,
             _ => self.ended.partition_point(|&ended| left(ended)),
         }
+    }
+}
+
+/// Takes the first `count` away: mostly none, and to see that takes less time than to drain none.
+fn forget<T>(queue: &mut VecDeque<T>, count: usize) {
+    if count > 0 {
+        queue.drain(..count);
     }
 }
 

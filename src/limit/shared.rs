@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     RateLimitSnapshot,
-    bucket::Bucket,
+    bucket::{Bucket, Sent},
     events::{News, Seen},
     queue::{Outlook, Queue, Wakers},
     rule::Verdict,
@@ -57,6 +57,25 @@ impl Shared {
         let now = Instant::now();
         state.latest = now;
         (state.queue.is_empty() && state.bucket.lets_one(now)).then(|| state.queue.enter(now))
+    }
+
+    /// Takes the token of such a place, if nobody came meanwhile and it is still there: nearly always. Not after `deadline`.
+    pub(super) fn take(&self, ticket: u64, deadline: Option<Instant>) -> Option<Sent> {
+        let mut state = self.lock();
+        let now = Instant::now();
+        state.latest = now;
+        let is_late = deadline.is_some_and(|deadline| deadline <= now);
+        if is_late || !state.queue.is_only(ticket) || !state.bucket.lets_one(now) {
+            return None;
+        }
+        state.queue.take_only(ticket);
+        let sent = state.bucket.send(now, None);
+        let news = state.news(now);
+        drop(state);
+        if let Some(news) = news {
+            news.tell();
+        }
+        Some(sent)
     }
 
     /// Looks at the state, and changes nothing that others wait for.

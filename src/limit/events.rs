@@ -90,8 +90,11 @@ impl Seen {
     /// What is new since this was last asked: nearly always nothing.
     pub(super) fn news(&mut self, bucket: &Bucket, waiting: usize, now: Instant) -> Option<News> {
         let after = Self::at(bucket, now);
+        if *self == after {
+            return None;
+        }
         let before = mem::replace(self, after);
-        (before != after).then_some(News {
+        Some(News {
             before,
             after,
             waiting,

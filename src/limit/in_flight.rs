@@ -33,7 +33,7 @@ impl InFlight {
         let unavailable = status == StatusCode::SERVICE_UNAVAILABLE;
         if !refused && !unavailable {
             self.shared
-                .change_at(now, |state, now, _| state.bucket.answered(sent, said, now));
+                .change_at(now, |state, now| state.bucket.answered(sent, said, now));
             return;
         }
         // What a refusal says in any words counts, unless the user believes none; a 503 pauses by `Retry-After` alone.

@@ -93,8 +93,10 @@ impl Neighbours {
 
     /// When they are gone, if they are not seen again; `None` where they never were.
     pub(super) fn gone_at(&self, span: Span) -> Option<Instant> {
-        let seen = self.seen.map(|at| later(at, for_a_while(span)));
-        seen.max(self.shared_until)
+        match self.seen {
+            Some(at) => self.shared_until.max(Some(later(at, for_a_while(span)))),
+            None => self.shared_until,
+        }
     }
 
     /// Whether the last answer fell into a time in which the key was shared for a while.

@@ -19,6 +19,9 @@ pub(super) struct AnswerRing {
     out: VecDeque<(u64, Instant)>,
     /// Sorted, the oldest first.
     ended: VecDeque<Instant>,
+    /// All that are here count until this instant; `None` where that has to be looked up. It saves the usual request the
+    /// arithmetic on time.
+    settled_until: Option<Instant>,
 }
 
 impl AnswerRing {
@@ -28,19 +31,24 @@ impl AnswerRing {
             longest: window,
             out: VecDeque::new(),
             ended: VecDeque::new(),
+            settled_until: None,
         }
     }
 
     pub(super) fn set_window(&mut self, window: Duration) {
         self.window = window;
         self.longest = self.longest.max(window);
+        self.settled_until = None;
     }
 
     /// The requests that count at `now`.
     pub(super) fn count(&self, now: Instant) -> u32 {
-        let ended = self.ended.len().saturating_sub(self.first_counting(now));
-        let out = self.out.len().saturating_sub(self.first_awaited(now));
-        number(out.saturating_add(ended))
+        let mut all = self.out.len().saturating_add(self.ended.len());
+        if !self.is_settled(now) {
+            all = all.saturating_sub(self.first_counting(now));
+            all = all.saturating_sub(self.first_awaited(now));
+        }
+        number(all)
     }
 
     /// Those on their way.
@@ -78,11 +86,9 @@ impl AnswerRing {
 
     /// A request leaves. Returns how many count now, itself among them.
     pub(super) fn send(&mut self, number: u64, now: Instant) -> u32 {
-        let leaked = self.first_awaited(now);
-        forget(&mut self.out, leaked);
+        self.forget_past(now);
         self.out.push_back((number, now));
-        let ended = self.ended.len().saturating_sub(self.first_counting(now));
-        self::number(self.out.len().saturating_add(ended))
+        self.count(now)
     }
 
     /// The server answered: the request counts for a window from now.
@@ -110,34 +116,53 @@ impl AnswerRing {
 
     fn end(&mut self, number: u64, at: Instant, now: Instant) {
         self.refused(number);
-        let left = self.first_counting(now);
-        let past = match left {
-            0 => 0,
-            _ => self.first_within(self.longest, now),
-        };
-        forget(&mut self.ended, past.max(left.saturating_sub(SPARE)));
+        self.forget_past(now);
         // Mostly the last of all; one that was lost may come before others that were.
-        if self.ended.back().is_none_or(|&last| last <= at) {
+        if self.ended.back().is_some_and(|&last| last <= at) {
             self.ended.push_back(at);
             return;
         }
         let place = self.ended.partition_point(|&ended| ended <= at);
         self.ended.insert(place, at);
+        self.settled_until = None;
+    }
+
+    fn is_settled(&self, now: Instant) -> bool {
+        self.settled_until.is_some_and(|until| now < until)
+    }
+
+    /// Forgets those that will count no more.
+    fn forget_past(&mut self, now: Instant) {
+        if self.is_settled(now) {
+            return;
+        }
+        let leaked = self.first_awaited(now);
+        self.out.drain(..leaked);
+        let left = self.first_counting(now);
+        let spare = left.saturating_sub(SPARE);
+        let past = self.first_within(self.longest, now);
+        self.ended.drain(..past.max(spare));
+        // Whatever is sent after this one is given up later than that.
+        let oldest = self.out.front();
+        let given_up = oldest.map(|&(_, sent)| later(sent, self.patience()));
+        let first = self.ended.front();
+        let leaves = first.map(|&ended| later(ended, self.window));
+        self.settled_until = given_up.into_iter().chain(leaves).min();
     }
 
     /// How many of the oldest have been on their way for so long that no answer will come: their futures were leaked.
     fn first_awaited(&self, now: Instant) -> usize {
-        // Mostly not even the oldest has.
-        let Some(&(_, oldest)) = self.out.front() else {
-            return 0;
-        };
-        let waited = now.saturating_duration_since(oldest);
-        if waited < PATIENCE {
+        let patience = self.patience();
+        let leaked = |&(_, sent): &(u64, Instant)| later(sent, patience) <= now;
+        // Mostly not even the oldest was.
+        if !self.out.front().is_some_and(leaked) {
             return 0;
         }
-        let patience = self.window.saturating_mul(10).max(PATIENCE);
-        self.out
-            .partition_point(|&(_, sent)| later(sent, patience) <= now)
+        self.out.partition_point(leaked)
+    }
+
+    fn patience(&self) -> Duration {
+        self.window.saturating_mul(10).max(PATIENCE)
     }
 
     /// How many at the front have left the window.
@@ -153,13 +178,6 @@ impl AnswerRing {
             (Some(_), Some(&second)) if !left(second) => 1,
             _ => self.ended.partition_point(|&ended| left(ended)),
         }
-    }
-}
-
-/// Takes the first `count` away: mostly none, and to see that takes less time than to drain none.
-fn forget<T>(queue: &mut VecDeque<T>, count: usize) {
-    if count > 0 {
-        queue.drain(..count);
     }
 }
 
@@ -180,6 +198,8 @@ pub(super) const MAY_STILL_ARRIVE: Duration = Duration::from_secs(1);
     reason = "a test may panic, and reads better so"
 )]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const WINDOW: Duration = Duration::from_secs(60);
@@ -290,5 +310,72 @@ mod tests {
         ring.answered(0, given_up);
         assert_eq!(ring.in_flight(), 2, "it was not among them any more");
         assert_eq!(ring.count(given_up), 3, "but it counts");
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Send,
+        Answered(usize),
+        Lost(usize),
+        Refused(usize),
+        Window(u64),
+        Wait(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => Just(Step::Send),
+            2 => any::<usize>().prop_map(Step::Answered),
+            1 => any::<usize>().prop_map(Step::Lost),
+            1 => any::<usize>().prop_map(Step::Refused),
+            1 => (1_u64..100).prop_map(Step::Window),
+            3 => (0_u64..70_000).prop_map(Step::Wait),
+            1 => (0_u64..700_000).prop_map(Step::Wait),
+        ]
+    }
+
+    proptest! {
+        /// Whether all are known to count is kept from look to look, and must be what looking would show.
+        #[test]
+        fn it_counts_what_each_request_by_itself_shows(
+            steps in prop::collection::vec(step(), 0..60),
+        ) {
+            let start = Instant::now();
+            let (mut now, mut window) = (start, WINDOW);
+            let mut ring = AnswerRing::new(window);
+            let (mut out, mut ended) = (Vec::<(u64, Instant)>::new(), Vec::<Instant>::new());
+            for (number, step) in (0..).zip(steps) {
+                match step {
+                    Step::Send => {
+                        out.push((number, now));
+                        ring.send(number, now);
+                    }
+                    Step::Window(seconds) => {
+                        window = Duration::from_secs(seconds);
+                        ring.set_window(window);
+                    }
+                    Step::Wait(millis) => now += Duration::from_millis(millis),
+                    Step::Answered(n) | Step::Lost(n) | Step::Refused(n) if !out.is_empty() => {
+                        let (number, _) = out.swap_remove(n % out.len());
+                        match step {
+                            Step::Answered(_) => {
+                                ended.push(now);
+                                ring.answered(number, now);
+                            }
+                            Step::Lost(_) => {
+                                ended.push(now + MAY_STILL_ARRIVE);
+                                ring.lost(number, now);
+                            }
+                            _ => ring.refused(number),
+                        }
+                    }
+                    _ => {}
+                }
+                let patience = (window * 10).max(PATIENCE);
+                let awaited = out.iter().filter(|(_, sent)| now < *sent + patience).count();
+                let counting = ended.iter().filter(|&&ended| now < ended + window).count();
+                prop_assert_eq!(ring.count(now) as usize, awaited + counting);
+            }
+        }
     }
 }

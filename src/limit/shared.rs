@@ -69,18 +69,13 @@ impl Shared {
             return None;
         }
         state.queue.take_only(ticket);
-        let sent = state.bucket.send(now, None);
-        let news = state.news(now);
-        drop(state);
-        if let Some(news) = news {
-            news.tell();
-        }
-        Some(sent)
+        // What is new is told when it ends.
+        Some(state.bucket.send(now, None))
     }
 
     /// Looks at the state, and changes nothing that others wait for.
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut State, Instant, &mut Wakers) -> T) -> T {
-        self.look(None, look)
+        self.look(look)
     }
 
     /// Changes the state, and then serves those who wait.
@@ -88,27 +83,37 @@ impl Shared {
         &self,
         change: impl FnOnce(&mut State, Instant, &mut Wakers) -> T,
     ) -> T {
-        self.look(None, serving(change))
+        self.look(serving(change))
     }
 
     /// The same, for what happened `at` an instant that was read before.
-    pub(super) fn change_at<T>(
-        &self,
-        at: Instant,
-        change: impl FnOnce(&mut State, Instant, &mut Wakers) -> T,
-    ) -> T {
-        self.look(Some(at), serving(change))
+    pub(super) fn change_at(&self, at: Instant, change: impl FnOnce(&mut State, Instant)) {
+        let mut state = self.lock();
+        // Not before the last look, so that time goes back for no thread.
+        let now = at.max(state.latest);
+        state.latest = now;
+        change(&mut state, now);
+        let wakers = (!state.queue.is_empty()).then(|| {
+            let mut wakers = Wakers::default();
+            let outlook = state.outlook(now, None);
+            state.queue.serve(outlook, &mut wakers);
+            wakers
+        });
+        let news = state.news(now);
+        drop(state);
+        if let Some(wakers) = wakers {
+            wakers.wake();
+        }
+        if let Some(news) = news {
+            news.tell();
+        }
     }
 
-    fn look<T>(
-        &self,
-        at: Option<Instant>,
-        look: impl FnOnce(&mut State, Instant, &mut Wakers) -> T,
-    ) -> T {
+    fn look<T>(&self, look: impl FnOnce(&mut State, Instant, &mut Wakers) -> T) -> T {
         let mut wakers = Wakers::default();
         let mut state = self.lock();
-        // Read under the lock, or not before the last look, so that time goes back for no thread.
-        let now = at.map_or_else(Instant::now, |at| at.max(state.latest));
+        // Read under the lock, so that time goes back for no thread.
+        let now = Instant::now();
         state.latest = now;
         let result = look(&mut state, now, &mut wakers);
         let news = state.news(now);

@@ -35,15 +35,21 @@ impl Tickets {
     }
 
     pub(super) fn insert(&mut self, ticket: u64) {
-        if let Err(place) = self.place(ticket) {
-            self.tickets.insert(place, ticket);
+        match self.place(ticket) {
+            Ok(_) => {}
+            Err(place) if place == self.len() => self.tickets.push_back(ticket),
+            Err(place) => self.tickets.insert(place, ticket),
         }
     }
 
     /// Returns whether it was there.
     pub(super) fn remove(&mut self, ticket: u64) -> bool {
-        let place = self.place(ticket);
-        place.is_ok_and(|place| self.tickets.remove(place).is_some())
+        let removed = match self.place(ticket) {
+            Ok(0) => self.tickets.pop_front(),
+            Ok(place) => self.tickets.remove(place),
+            Err(_) => None,
+        };
+        removed.is_some()
     }
 
     pub(super) fn drain(&mut self) -> Drain<'_, u64> {

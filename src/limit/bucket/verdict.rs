@@ -287,8 +287,9 @@ impl Bucket {
     /// ago.
     pub(in crate::limit) fn shared_until(&self, now: Instant) -> Option<Instant> {
         let neighbours = &self.server.neighbours;
-        let gone = neighbours.gone_at(self.span).filter(|&gone| gone > now);
-        gone.or_else(|| neighbours.are_seen(now).then_some(now))
+        // Without it they were never seen.
+        let gone = neighbours.gone_at(self.span)?;
+        (gone > now || neighbours.are_seen(now)).then(|| gone.max(now))
     }
 
     /// How many requests a window are paced: the plan, or less where the server counts more strictly than it says.

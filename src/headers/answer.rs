@@ -54,7 +54,7 @@ impl<'a> Answer<'a> {
 
     /// What the header names: a delta, an epoch or a date.
     pub(super) fn when(self, name: &HeaderName) -> Option<When> {
-        When::parse(self.text(name)?, self.local())
+        When::parse(self.text(name)?, || self.local())
     }
 
     /// When the server wrote the answer, since 1970 by its own clock. `None` where `Date` is missing, repeated or

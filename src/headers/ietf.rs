@@ -41,9 +41,6 @@ pub(super) fn wait(answer: Answer<'_>, refused: bool) -> Option<Duration> {
 /// What the only limit on requests says. Several contradict each other: nobody knows which one the next request meets
 /// first. Limits on something else, as their policy's unit says, are not ours.
 pub(super) fn said(answer: Answer<'_>) -> Option<Said> {
-    if !speaks(answer) {
-        return None;
-    }
     let limits = limits(answer);
     if limits.is_empty() {
         return None;
@@ -68,16 +65,13 @@ pub(super) fn said(answer: Answer<'_>) -> Option<Said> {
 }
 
 /// Whether any of these headers is there: mostly none is, and to see that takes less time than to look up each.
-fn speaks(answer: Answer<'_>) -> bool {
+pub(super) fn speaks(answer: Answer<'_>) -> bool {
     let mut names = answer.headers.keys().map(HeaderName::as_str);
     names.any(|name| name.starts_with("ratelimit"))
 }
 
 /// The window of the one policy that allows `limit`.
 pub(super) fn window(answer: Answer<'_>, limit: u32) -> Option<Duration> {
-    if !speaks(answer) {
-        return None;
-    }
     common_window(&list(answer, &RATELIMIT_POLICY)?, limit.into())
 }
 

@@ -51,7 +51,9 @@ impl Said {
 /// `X-` headers and `RateLimit` both speak, they must agree on limit and remaining.
 pub(crate) fn said(headers: &HeaderMap, wall: &Wall, now: Instant) -> Option<Said> {
     let answer = Answer::new(headers, wall, now);
-    let said = match (x_rate_limit(answer), ietf::said(answer)) {
+    let speaks = ietf::speaks(answer);
+    let ietf = if speaks { ietf::said(answer) } else { None };
+    let said = match (x_rate_limit(answer, speaks), ietf) {
         (Some(x), Some(ietf)) => {
             let agree = x.limit == ietf.limit && x.remaining == ietf.remaining;
             agree.then_some(Said {
@@ -67,11 +69,15 @@ pub(crate) fn said(headers: &HeaderMap, wall: &Wall, now: Instant) -> Option<Sai
     })
 }
 
-fn x_rate_limit(answer: Answer<'_>) -> Option<Said> {
+/// `policies`: the answer may carry some in the IETF's words.
+fn x_rate_limit(answer: Answer<'_>, policies: bool) -> Option<Said> {
     let (limit, window) = ietf::limit_and_window(answer.text(&LIMIT)?)?;
     let remaining = answer.text(&REMAINING)?;
     let reset = answer.when(&RESET)?;
-    let window = window.or_else(|| ietf::window(answer, limit));
+    let window = match window {
+        None if policies => ietf::window(answer, limit),
+        window => window,
+    };
     Said::new(limit, whole(remaining)?, reset, window)
 }
 

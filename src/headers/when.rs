@@ -15,10 +15,10 @@ pub(crate) enum When {
 
 impl When {
     /// Reads a number, whole or with a fraction, or a date. `local` is the time since 1970 by the local clock.
-    pub(super) fn parse(text: &str, local: Duration) -> Option<Self> {
+    pub(super) fn parse(text: &str, local: impl FnOnce() -> Duration) -> Option<Self> {
         match seconds(text) {
             Some(number) => Some(Self::from_number(number)),
-            None => date::parse(text, local).map(Self::At),
+            None => date::parse(text, local()).map(Self::At),
         }
     }
 
@@ -36,7 +36,10 @@ impl When {
 
 /// Reads digits with or without a fraction as seconds, to the nanosecond. No sign, no exponent.
 pub(super) fn seconds(text: &str) -> Option<Duration> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let Some((whole, fraction)) = text.split_once('.') else {
+        let seconds = is_digits(text).then(|| text.parse().ok()).flatten();
+        return seconds.map(Duration::from_secs);
+    };
     if !is_digits(whole) || !is_digits(fraction) {
         return None;
     }
@@ -82,7 +85,7 @@ mod tests {
             ),
         ];
         for (text, when) in table {
-            assert_eq!(When::parse(text, Duration::ZERO), Some(when), "{text}");
+            assert_eq!(When::parse(text, || Duration::ZERO), Some(when), "{text}");
         }
     }
 

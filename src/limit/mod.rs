@@ -9,6 +9,7 @@ mod clock;
 mod credit;
 mod cut;
 mod events;
+mod fleet;
 mod handle;
 mod in_flight;
 mod jump;
@@ -31,10 +32,14 @@ mod wait;
 mod window;
 
 pub use self::{
+    fleet::MemoryStore,
     handle::{RateLimitHandle, RateLimitSnapshot, Reported},
     rule::{Mode, Rule},
     service::{RateLimitService, ResponseFuture},
-    store::{Lease, LeaseRequest, Pause, SharedStore, StoreError, StoreFuture, Tat, Unused},
+    store::{
+        Lease, LeaseRequest, Pause, Seen, SharedStore, StoreError, StoreFuture, StoreTime, Turn,
+        Unused,
+    },
 };
 use self::{
     place::{Bounds, Place},

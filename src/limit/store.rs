@@ -52,7 +52,7 @@ pub struct LeaseRequest {
     pub max_wait: Duration,
     /// Between two tokens of all processes.
     pub interval: Duration,
-    /// How long what is stored is kept after it is of use: the server's window.
+    /// How long what is stored is kept after it is of use.
     pub keep: Duration,
     /// The turn that it was told last, and did not get a token for yet.
     pub turn: Option<Turn>,

@@ -19,7 +19,7 @@ mod tests;
 /// not come. Every other implementation of a store does the same, step by step.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
-    /// The theoretical arrival time: from here on nothing is reserved.
+    /// The theoretical arrival time: from here on nothing is reserved. 0 where nothing is stored.
     tat: u64,
     /// Where the line ends: the next turn begins here, or at `tat` if that is later, as it is while nobody is in line.
     line: u64,
@@ -138,7 +138,11 @@ impl Ledger {
             .saturating_add(ahead)
             .saturating_add(TOLERANCE)
             .saturating_add(step.max(probe_gap(ahead)));
-        let tat = self.tat.max(seen.tat.0);
+        let mut tat = self.tat.max(seen.tat.0);
+        if self.tat == 0 && seen.tat.0 > 0 {
+            // All was lost: others may have tokens that this process never heard of, which begin before this.
+            tat = tat.max(now.saturating_add(ahead).saturating_add(step));
+        }
         self.tat = tat.min(farthest).max(open);
         if self.soonest <= now {
             self.processes.retain(|_, until| *until > now);

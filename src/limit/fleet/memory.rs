@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::ledger::Ledger;
 use crate::{
     limit::store::{Lease, LeaseRequest, Pause, SharedStore, StoreError, StoreFuture, Unused},
-    sync::Mutex,
+    sync::{Mutex, MutexGuard},
 };
 
 /// A [`SharedStore`] in memory: for several layers in one process that use one plan, and for tests. Clones share it.
@@ -32,8 +32,17 @@ impl MemoryStore {
         }
     }
 
+    /// Forgets all that was reserved and who was there, as a store does that loses its data.
+    pub fn clear(&self) {
+        *self.ledger() = Ledger::default();
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn with<T>(&self, call: impl FnOnce(&mut Ledger, u64) -> T) -> Result<T, StoreError> {
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ledger = self.ledger();
         let since = Instant::now().saturating_duration_since(self.start);
         let now = u64::try_from(since.as_micros()).map_err(StoreError::new)?;
         Ok(call(&mut ledger, now.saturating_add(BEGINNING)))

@@ -52,7 +52,10 @@ fn whoever_comes_when_all_is_reserved_has_a_turn_in_the_order_of_coming() {
     while ledger.lease(ask(first, 1), NOW).granted > 0 {
         first += 1;
     }
-    assert_eq!(first, 18, "a second is reserved ahead, and what is tolerated");
+    assert_eq!(
+        first, 18,
+        "a second is reserved ahead, and what is tolerated"
+    );
     let mut turns = BTreeMap::new();
     for process in first + 1..first + 100 {
         let lease = ledger.lease(ask(process, 1), NOW);

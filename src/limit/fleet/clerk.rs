@@ -280,7 +280,7 @@ impl Lost {
     fn new(fleet: &Fleet) -> Self {
         Self {
             outage: fleet.outage(),
-            processes: fleet.processes(),
+            processes: fleet.sharers(),
             pace: fleet.pace_alone(),
         }
     }

@@ -52,6 +52,8 @@ pub(super) struct Fleet {
     heard: Option<Instant>,
     /// Processes that were there then.
     processes: u32,
+    /// The most that were lately, and when: a store that lost all knows only those who asked since.
+    most: Option<(u32, Instant)>,
     down: Option<Down>,
     /// When the last lease began, and of how many tokens it was.
     last: Option<(Instant, u32)>,
@@ -110,6 +112,7 @@ impl Fleet {
             line: None,
             heard: None,
             processes: 0,
+            most: None,
             down: None,
             last: None,
             pace: step,
@@ -274,7 +277,7 @@ impl Fleet {
     ) -> Heard {
         let back_since = self.answered(now);
         self.read_clock(lease, asked, now);
-        self.processes = lease.processes;
+        self.count(lease.processes, now);
         let begins = self.local(lease, lease.wait, asked, now);
         if lease.granted > 0 {
             self.measure(begins, lease.granted, now);
@@ -328,6 +331,14 @@ impl Fleet {
         true
     }
 
+    fn count(&mut self, processes: u32, now: Instant) {
+        self.processes = processes;
+        let most = self
+            .most
+            .filter(|&(most, at)| most > processes && now < later(at, PRESENCE));
+        self.most = most.or(Some((processes, now)));
+    }
+
     /// How long a token takes, if this process asks again and again.
     fn measure(&mut self, begins: Instant, granted: u32, now: Instant) {
         let steadily = self.line.is_some() || self.hand.tokens(now) > 0;
@@ -369,7 +380,7 @@ impl Fleet {
 impl Fleet {
     /// The time between two requests without the store; `None` where none may leave.
     fn pace_alone(&self) -> Option<Duration> {
-        let many = self.outage.share(self.plan, self.processes);
+        let many = self.outage.share(self.plan, self.sharers());
         (many > 0).then(|| step(many, self.span))
     }
 
@@ -385,6 +396,11 @@ impl Fleet {
 
     pub(super) fn usable(&self, now: Instant) -> u32 {
         self.hand.usable(now)
+    }
+
+    /// How many share the plan, as far as is known; 0 where the store never answered.
+    pub(super) fn sharers(&self) -> u32 {
+        self.most.map_or(0, |(most, _)| most)
     }
 
     pub(super) const fn processes(&self) -> u32 {

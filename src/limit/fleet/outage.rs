@@ -15,8 +15,8 @@ use crate::limit::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outage {
-    /// Sends its share: the plan divided by the processes that were there when the store last answered, rounded down, in
-    /// even steps. Where that is less than one request in a window, or the store never answered, it waits.
+    /// Sends its share: the plan divided by the processes that were there before the store went away, rounded down, in even
+    /// steps. Where that is less than one request in a window, or the store never answered, it waits.
     #[default]
     Share,
     /// Sends nothing.

@@ -6,6 +6,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_ploton::limit::{Outage, SharedStore, WaitTooLong};
 
 use crate::{
+    log::Log,
     servers::Kind,
     store::{Failure, Remote},
     world::{N, Process, SECOND, WINDOW, World},
@@ -101,7 +102,7 @@ async fn a_store_that_was_never_there_stops_no_one_beyond_the_bounds() {
     let request = || Request::get("/v1/tasks").body(()).unwrap();
     let error = service.clone().oneshot(request()).await.unwrap_err();
     assert!(error.is::<WaitTooLong>(), "{error}");
-    assert_eq!(start.elapsed().as_secs(), 2);
+    assert_eq!((Instant::now() - start).as_secs(), 2);
     sleep(60 * SECOND).await;
     service.oneshot(request()).await.unwrap();
 }
@@ -209,4 +210,32 @@ async fn the_task_ends_with_the_last_who_shares_the_limiter() {
     sleep(100 * SECOND).await;
     assert_eq!(remote.calls(), calls);
     let _: &dyn SharedStore = &remote;
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_change_is_told_once() {
+    let (log, _guard) = Log::capture();
+    let world = World::new(Kind::LogOldest, N, WINDOW);
+    let fleet = world.fleet(2, &Remote::new(&[1]), Outage::Share);
+    let start = Instant::now();
+    sleep(5 * SECOND).await;
+    assert!(!log.text().contains("gives no answer"));
+    for (_, remote) in &fleet {
+        remote.away(start + 5 * SECOND, start + 15 * SECOND, Failure::Refused);
+    }
+    sleep(15 * SECOND).await;
+    let text = log.text();
+    let about =
+        |what: &str| -> Vec<_> { text.lines().filter(|line| line.contains(what)).collect() };
+    let away = about("the shared store gives no answer");
+    assert_eq!(away.len(), 2, "{away:?}");
+    assert!(away[0].contains("connection refused") && away[0].contains("on_outage=share"));
+    assert!(away[0].contains("processes=2 pace_ms=33"), "{}", away[0]);
+    let back = about("the shared store answers again");
+    assert_eq!(back.len(), 2, "{back:?}");
+    world.refuse_one();
+    sleep(10 * SECOND).await;
+    let text = log.text();
+    assert_eq!(text.matches("a 429 pauses all requests").count(), 1);
+    assert_eq!(text.matches("another process was refused").count(), 1);
 }

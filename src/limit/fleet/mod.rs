@@ -17,6 +17,7 @@ use super::{
     time::{Span, earlier, later, scaled},
 };
 
+mod answers;
 pub(super) mod clerk;
 mod hand;
 mod ledger;
@@ -202,14 +203,14 @@ impl Fleet {
     fn asks_at(&self, demand: Demand, now: Instant) -> Option<Instant> {
         if demand.tokens > self.hand.tokens(now) {
             let turn = self.line.map_or(now, |line| line.come);
-            let ahead = self.hand.last_begins().map_or(now, |(lease, token)| {
-                // Those who come one by one are asked for together.
-                lease.max(earlier(token, AHEAD / 4))
-            });
+            let ahead = self
+                .hand
+                .last_begins()
+                .map_or(now, |(lease, token)| lease.max(earlier(token, HURRY)));
             return Some(turn.max(ahead));
         }
         let shown = self.heard.max(self.line.map(|line| line.begins));
-        shown.map(|shown| later(shown, PRESENCE / 3))
+        shown.map(|shown| later(shown, SHOWN_EVERY))
     }
 
     fn request(&self, wanted: u32, now: Instant) -> LeaseRequest {
@@ -265,114 +266,6 @@ impl Fleet {
             leaves: true,
             ..surplus
         }
-    }
-
-    /// The store answered to what it was asked at `asked`.
-    pub(super) fn leased(
-        &mut self,
-        ask: LeaseRequest,
-        lease: Lease,
-        asked: Instant,
-        now: Instant,
-    ) -> Heard {
-        let back_since = self.answered(now);
-        self.read_clock(lease, asked, now);
-        self.count(lease.processes, now);
-        let begins = self.local(lease, lease.wait, asked, now);
-        if lease.granted > 0 {
-            self.measure(begins, lease.granted, now);
-            self.line = None;
-            self.hand
-                .add(begins, lease.granted, ask.interval, lease.seen.tat);
-        } else if let Some(turn) = lease.turn {
-            let ahead = Duration::from_micros(turn.at.0.saturating_sub(lease.now.0));
-            self.line = Some(InLine {
-                turn,
-                // The store knows no time between its instants, nor does a timer.
-                come: later(begins, Duration::from_millis(1)),
-                begins: self.local(lease, ahead, asked, now),
-            });
-        }
-        let pause = lease.seen.paused_until.0.saturating_sub(lease.now.0);
-        let paused_until = (pause > 0).then(|| {
-            let until = self.local(lease, Duration::from_micros(pause), asked, now);
-            self.hand.drop_before(earlier(until, SAME));
-            until
-        });
-        Heard {
-            paused_until,
-            back_since,
-        }
-    }
-
-    /// The store was told of a pause. Returns since when it had been away, if it was.
-    pub(super) fn paused(&mut self, pause: Pause, asked: Instant, now: Instant) -> Option<Instant> {
-        let told = later(asked, pause.lasts);
-        self.refused = self.refused.filter(|&until| until > told);
-        self.answered(now)
-    }
-
-    /// The store answered. Returns since when it had been away, if it was.
-    pub(super) fn answered(&mut self, now: Instant) -> Option<Instant> {
-        self.heard = Some(now);
-        self.down.take().map(|down| down.since())
-    }
-
-    /// The store gave no answer in time, or (`lossy`) failed in another way. What it was asked for may have been carried out,
-    /// and counts as spent. Returns whether it had not failed before.
-    pub(super) fn failed(&mut self, lossy: bool, now: Instant) -> bool {
-        if let Some(down) = &mut self.down {
-            down.failed(lossy, now);
-            return false;
-        }
-        // Whatever others reserved before it went away has begun by then.
-        let reserved = later(now, AHEAD.saturating_add(SAME));
-        self.down = Some(Down::new(lossy, reserved, now));
-        true
-    }
-
-    fn count(&mut self, processes: u32, now: Instant) {
-        self.processes = processes;
-        let most = self
-            .most
-            .filter(|&(most, at)| most > processes && now < later(at, PRESENCE));
-        self.most = most.or(Some((processes, now)));
-    }
-
-    /// How long a token takes, if this process asks again and again.
-    fn measure(&mut self, begins: Instant, granted: u32, now: Instant) {
-        let steadily = self.line.is_some() || self.hand.tokens(now) > 0;
-        let step = self.hand.step();
-        let last = self.last.replace((begins, granted)).filter(|_| steadily);
-        self.pace = last.map_or(step, |(last, many)| {
-            let each = scaled(begins.saturating_duration_since(last), 1, many);
-            each.clamp(step, step.saturating_mul(self.processes.max(1)))
-        });
-    }
-
-    /// The store's clock as it is now; where it was set back, all that was known goes by another one.
-    fn read_clock(&mut self, lease: Lease, asked: Instant, now: Instant) {
-        let shows = Duration::from_micros(lease.now.0);
-        let took = now.saturating_duration_since(asked);
-        let most = shows.saturating_add(took).saturating_add(SAME);
-        if self.clock.shows(now).is_some_and(|known| known > most) {
-            self.clock = ServerClock::default();
-            self.seen = Seen::default();
-        }
-        self.clock.learn(shows, now);
-        self.seen = self.seen.max(lease.seen);
-    }
-
-    /// When `wait` has passed since the store answered, by our clock: as near as the quickest answer tells.
-    fn local(&self, lease: Lease, wait: Duration, asked: Instant, now: Instant) -> Instant {
-        let answered = Duration::from_micros(lease.now.0);
-        let at = answered.saturating_add(wait);
-        let shows = self.clock.shows(now).unwrap_or(answered);
-        let local = match at.checked_sub(shows) {
-            Some(left) => later(now, left),
-            None => earlier(now, shows.saturating_sub(at)),
-        };
-        local.max(later(asked, wait))
     }
 }
 
@@ -441,6 +334,10 @@ const JITTER: Duration = Duration::from_millis(250);
 /// What is gone from a store counts as lost, and costs the first who asks a second's wait: so it is kept for longer than
 /// most pauses between requests.
 const KEEP: Duration = Duration::from_secs(60 * 60);
+/// Whose last token begins within so long asks for more: those who want one come one by one.
+const HURRY: Duration = Duration::from_millis(250);
+/// How often a process that has nothing to ask for shows that it is there.
+const SHOWN_EVERY: Duration = Duration::from_secs(10);
 /// A store counts a process for so long after it was heard of.
 const PRESENCE: Duration = Duration::from_secs(30);
 /// Two instants that are as far apart may be the same one, read by two clocks.

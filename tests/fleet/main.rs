@@ -14,4 +14,5 @@ mod outage;
 mod servers;
 mod shares;
 mod store;
+mod threads;
 mod world;

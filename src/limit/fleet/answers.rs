@@ -25,11 +25,12 @@ impl Fleet {
         self.read_clock(lease, asked, now);
         self.count(lease.processes, now);
         let begins = self.local(lease, lease.wait, asked, now);
-        if lease.granted > 0 {
-            self.measure(begins, lease.granted, now);
+        let granted = lease.granted.min(ask.wanted);
+        if granted > 0 {
+            self.measure(begins, granted, now);
             self.line = None;
-            self.hand
-                .add(begins, lease.granted, ask.interval, lease.seen.tat);
+            let tat = lease.seen.tat;
+            self.hand.add(begins, granted, ask.interval, tat);
         } else if let Some(turn) = lease.turn {
             let ahead = Duration::from_micros(turn.at.0.saturating_sub(lease.now.0));
             self.line = Some(InLine {

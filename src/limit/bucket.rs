@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{
     credit::Credit,
     cut::Cut,
+    fleet::Fleet,
     jump::surely_counting,
     pacer::Pacer,
     pause::Pause,
@@ -19,6 +20,7 @@ use super::{
 };
 use crate::headers::Undated;
 
+mod fleet;
 #[cfg(test)]
 #[allow(
     clippy::arithmetic_side_effects,
@@ -68,6 +70,8 @@ pub(super) struct Bucket {
     next: u64,
     learns: bool,
     reads_headers: bool,
+    /// `Some` where the plan is shared by a store.
+    fleet: Option<Box<Fleet>>,
 }
 
 /// How the bucket is made.
@@ -89,6 +93,7 @@ impl Bucket {
             next: 0,
             learns: false,
             reads_headers: true,
+            fleet: None,
         }
     }
 
@@ -129,6 +134,9 @@ impl Bucket {
     fn set_rate(&mut self, n: u32) {
         self.n = n;
         self.pacer.set_rate(n, self.span);
+        if let Some(fleet) = &mut self.fleet {
+            fleet.set_rate(n, self.span);
+        }
     }
 }
 
@@ -147,6 +155,9 @@ impl Bucket {
         };
         self.next = self.next.saturating_add(1);
         self.charge(now, waited_since);
+        if let Some(fleet) = &mut self.fleet {
+            fleet.send(now);
+        }
         self.pause.send(sent.number, alone, now);
         self.give_back_a_step(now);
         sent
@@ -209,6 +220,7 @@ impl Bucket {
             self.pacer.give(self.earned(now), now);
         }
         let whole = self.server.heard(said, answer);
+        self.see_no_others();
         let learned = whole && self.learns && said.limit != self.plan;
         if let Some(limit) = NonZeroU32::new(said.limit).filter(|_| learned) {
             self.set_plan(limit);
@@ -252,11 +264,12 @@ impl Bucket {
     ) -> Option<Instant> {
         self.ring.refused(sent.number);
         let fresh = self.pause.is_fresh(sent.number);
-        if fresh && sent.paced && !self.pause.is_probe(sent.number) {
+        if fresh && self.fleet.is_none() && sent.paced && !self.pause.is_probe(sent.number) {
             self.blame_pacing(now);
         }
         let said = self.believed(said);
         let reset = self.server.refused(said, self.answer(sent, now));
+        self.see_no_others();
         let hint = hint.or(reset).unwrap_or(self.span.longest);
         self.pause(sent, hint, now, random)
     }
@@ -286,6 +299,9 @@ impl Bucket {
             .pause
             .refused(sent.number, self.next, hint, least, now, random);
         self.pacer.push_to(until);
+        if let Some(fleet) = &mut self.fleet {
+            fleet.refused(until);
+        }
         begins.then_some(until)
     }
 

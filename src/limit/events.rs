@@ -1,12 +1,12 @@
 //! What the limiter logs: nothing of a request that need not wait.
 
-use std::{mem, time::Duration};
+use std::{error::Error, mem, time::Duration};
 
 use http::{Request, StatusCode};
 use tokio::time::Instant;
 use tracing::field;
 
-use super::{bucket::Bucket, rule::Mode, wait::Wait};
+use super::{bucket::Bucket, fleet::clerk::Lost, rule::Mode, store::StoreError, wait::Wait};
 use crate::headers::retry_after::Hint;
 
 /// A request came and waits, in `poll_ready` mostly, where nobody knows more of it.
@@ -57,6 +57,36 @@ pub(super) fn paused_by_hand(pause: Duration, waiting: usize) {
         pause_ms = millis(pause),
         waiting,
         "all requests are paused by hand"
+    );
+}
+
+/// The store said that another process began a pause.
+pub(super) fn paused_by_another(pause: Duration, waiting: usize) {
+    tracing::warn!(
+        pause_ms = millis(pause),
+        waiting,
+        "another process was refused: all requests are paused"
+    );
+}
+
+/// The store gives no answer.
+pub(super) fn store_is_away(error: &StoreError, lost: Lost, waiting: usize) {
+    tracing::warn!(
+        error = error.source().map(field::display),
+        on_outage = %lost.outage,
+        processes = lost.processes,
+        pace_ms = lost.pace.map(millis),
+        waiting,
+        "the shared store gives no answer: until it does, requests leave at this pace, or wait"
+    );
+}
+
+/// It does again.
+pub(super) fn store_is_back(away: Duration, waiting: usize) {
+    tracing::info!(
+        away_ms = millis(away),
+        waiting,
+        "the shared store answers again"
     );
 }
 

@@ -7,9 +7,11 @@ use tokio::time::Instant;
 use super::{
     bucket::Bucket,
     events,
+    fleet::{Fleet, outage::Outage},
     rule::{Mode, Rule, Verdict},
     said::Said,
     shared::Shared,
+    store::StoreError,
 };
 use crate::plan::Plan;
 
@@ -41,6 +43,13 @@ impl RateLimitHandle {
     #[must_use]
     pub fn snapshot(&self) -> RateLimitSnapshot {
         self.shared.snapshot()
+    }
+
+    /// Why the shared store gave no answer; `None` without one, and since it answered again.
+    #[must_use]
+    pub fn store_error(&self) -> Option<Arc<StoreError>> {
+        self.shared
+            .with_fleet(|state, _| state.clerk.as_ref()?.error())
     }
 
     /// Changes the plan, for those who wait too: they keep their order.
@@ -97,6 +106,8 @@ pub struct RateLimitSnapshot {
     /// Until when the key counts as shared with others, at the least; `Some` while it does. None of them may be seen then
     /// any longer, but they were a few windows ago, and no window is used as a whole yet.
     pub shared_until: Option<Instant>,
+    /// What is between the limiter and the store that it shares its plan by; `None` without one.
+    pub store: Option<StoreState>,
 }
 
 impl RateLimitSnapshot {
@@ -118,6 +129,35 @@ impl RateLimitSnapshot {
             server: bucket.said().map(Reported::new),
             others: bucket.others(),
             shared_until: bucket.shared_until(now),
+            store: bucket.fleet().map(|fleet| StoreState::new(fleet, now)),
+        }
+    }
+}
+
+/// A limiter's side of the [`SharedStore`](super::SharedStore).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreState {
+    /// Processes that were there when the store last answered, with this one; 0 if it never did.
+    pub processes: u32,
+    /// Tokens that this one has from it.
+    pub tokens: u32,
+    /// Since when it gives no answer; `None` while it does. [`RateLimitHandle::store_error`] tells why.
+    pub away_since: Option<Instant>,
+    /// When it is tried again; `Some` while it gives no answer.
+    pub tried_at: Option<Instant>,
+    /// What becomes of requests while it gives no answer.
+    pub on_outage: Outage,
+}
+
+impl StoreState {
+    fn new(fleet: &Fleet, now: Instant) -> Self {
+        Self {
+            processes: fleet.processes(),
+            tokens: fleet.tokens(now),
+            away_since: fleet.down().map(|down| down.since()),
+            tried_at: fleet.down().map(|down| down.again()),
+            on_outage: fleet.outage(),
         }
     }
 }

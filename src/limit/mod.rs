@@ -9,6 +9,7 @@ mod clock;
 mod credit;
 mod cut;
 mod events;
+mod fleet;
 mod handle;
 mod in_flight;
 mod jump;
@@ -31,15 +32,20 @@ mod view;
 mod wait;
 mod window;
 
-pub use self::{
-    handle::{RateLimitHandle, RateLimitSnapshot, Reported},
-    rule::{Mode, Rule},
-    service::{RateLimitService, ResponseFuture},
-    store::{Lease, LeaseRequest, Pause, SharedStore, StoreError, StoreFuture, Tat, Unused},
-};
 use self::{
+    fleet::clerk::Clerk,
     place::{Bounds, Place},
     shared::Shared,
+};
+pub use self::{
+    fleet::{MemoryStore, outage::Outage},
+    handle::{RateLimitHandle, RateLimitSnapshot, Reported, StoreState},
+    rule::{Mode, Rule},
+    service::{RateLimitService, ResponseFuture},
+    store::{
+        Lease, LeaseRequest, Pause, Seen, SharedStore, StoreError, StoreFuture, StoreTime, Turn,
+        Unused,
+    },
 };
 pub use crate::no_turn::{DeadlineTooSoon, QueueFull, WaitTooLong};
 use crate::{origin::Origin, plan::Plan};
@@ -228,6 +234,59 @@ impl PlotonRateLimit {
     pub fn pause_on_503(self, pause: bool) -> Self {
         self.shared
             .change(|state, _, _| state.pauses_on_503 = pause);
+        self
+    }
+
+    /// Shares the plan with other processes, or with other layers, that use the same `store`: all of them together send what
+    /// it allows, in even steps, and each about as much as the others, as far as it has so much to send. None waits in its
+    /// own queue longer than the bounds say, whatever the store does; see [`on_outage`](Self::on_outage).
+    ///
+    /// Each process goes by tokens that it leases from the store, ahead of their time where requests wait. One that is there
+    /// when a token comes uses it; nothing is saved up for bursts, and no window is used at once. A 429 that one
+    /// sees pauses all, as soon as each has asked the store again: within a second, if it sends much. [What the rules
+    /// become](rules) is on their page. A task makes the calls; it ends with the last clone, service and handle.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use std::convert::Infallible;
+    /// # use http::{Request, Response};
+    /// # use tower::{Layer, ServiceExt, service_fn};
+    /// use tower_ploton::{Plan, PlotonRateLimit, limit::MemoryStore};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower::BoxError> {
+    /// let store = MemoryStore::new();
+    /// let limits = [(); 2].map(|()| PlotonRateLimit::new(Plan::Production).shared(store.clone()));
+    /// # let server = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+    /// for limit in &limits {
+    ///     let service = limit.layer(server);
+    ///     service.oneshot(Request::get("/v1/tasks").body(())?).await?;
+    /// }
+    /// let state = limits[1].handle().snapshot().store.unwrap();
+    /// assert_eq!((state.processes, state.away_since), (2, None));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn shared(self, store: impl SharedStore) -> Self {
+        let shared = Arc::downgrade(&self.shared);
+        self.shared.change(|state, _, _| {
+            // Of 53 bits, which a store that counts in floating-point numbers keeps apart too.
+            let process = rand::random::<u64>() >> 11;
+            state.bucket.share(process, state.outage);
+            state.clerk = Some(Clerk::new(Arc::new(store), shared));
+        });
+        self
+    }
+
+    /// What becomes of requests while the shared store gives no answer. Default: [`Outage::Share`].
+    pub fn on_outage(self, outage: Outage) -> Self {
+        self.shared.change(|state, _, _| {
+            state.outage = outage;
+            if let Some(fleet) = state.bucket.fleet_mut() {
+                fleet.set_outage(outage);
+            }
+        });
         self
     }
 

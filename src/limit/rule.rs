@@ -42,6 +42,8 @@ pub enum Rule {
     Kept,
     /// Others use the key, and little is left.
     Shared,
+    /// The shared store's next token begins later, or it gave none yet, or gives no answer.
+    Store,
 }
 
 impl fmt::Display for Rule {
@@ -54,6 +56,7 @@ impl fmt::Display for Rule {
             Self::Window => "window used up",
             Self::Kept => "last of the window kept",
             Self::Shared => "shared with others",
+            Self::Store => "shared store",
         })
     }
 }

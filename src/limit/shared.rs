@@ -8,6 +8,10 @@ use super::{
     RateLimitSnapshot,
     bucket::{Bucket, Sent},
     events::{News, Seen},
+    fleet::{
+        clerk::{Call, Clerk},
+        outage::Outage,
+    },
     queue::{Outlook, Queue, Wakers},
     rule::Verdict,
 };
@@ -28,6 +32,9 @@ pub(super) struct State {
     pub(super) bucket: Bucket,
     pub(super) queue: Queue,
     pub(super) pauses_on_503: bool,
+    pub(super) outage: Outage,
+    /// `Some` where the plan is shared by a store.
+    pub(super) clerk: Option<Clerk>,
     /// What the log was told of last.
     seen: Seen,
     /// The time of the last look.
@@ -44,6 +51,8 @@ impl Shared {
                 bucket,
                 queue: Queue::default(),
                 pauses_on_503: true,
+                outage: Outage::default(),
+                clerk: None,
                 seen,
                 latest: now,
             }),
@@ -100,9 +109,13 @@ impl Shared {
             wakers
         });
         let news = state.news(now);
+        let call = state.call(now);
         drop(state);
         if let Some(wakers) = wakers {
             wakers.wake();
+        }
+        if let Some(call) = call {
+            call.make();
         }
         if let Some(news) = news {
             news.tell();
@@ -117,12 +130,23 @@ impl Shared {
         state.latest = now;
         let result = look(&mut state, now, &mut wakers);
         let news = state.news(now);
+        let call = state.call(now);
         drop(state);
         wakers.wake();
+        if let Some(call) = call {
+            call.make();
+        }
         if let Some(news) = news {
             news.tell();
         }
         result
+    }
+
+    /// Looks at what is between the limiter and its store.
+    pub(super) fn with_fleet<T>(&self, look: impl FnOnce(&mut State, Instant) -> T) -> T {
+        let mut state = self.lock();
+        let now = Instant::now();
+        look(&mut state, now)
     }
 
     pub(super) fn snapshot(&self) -> RateLimitSnapshot {
@@ -153,8 +177,25 @@ impl State {
         }
     }
 
+    /// What the store's task must be told, if anything: nothing without a store.
+    fn call(&mut self, now: Instant) -> Option<Call> {
+        let clerk = self.clerk.as_mut().filter(|clerk| !clerk.is_at_work())?;
+        match self.bucket.errand(self.queue.len(), now) {
+            Ok(_) => clerk.is_due(now),
+            Err(at) => clerk.is_due(at?),
+        }
+    }
+
     fn news(&mut self, now: Instant) -> Option<News> {
         self.seen.news(&self.bucket, self.queue.waiting(), now)
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if let (Some(clerk), Some(fleet)) = (&self.clerk, self.bucket.fleet_mut()) {
+            clerk.end(fleet);
+        }
     }
 }
 

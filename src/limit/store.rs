@@ -1,33 +1,50 @@
 //! Where processes that use one plan agree on who sends when.
 
-use std::{error, fmt, pin::Pin, time::Duration};
+use std::{error, fmt, pin::Pin, sync::Arc, time::Duration};
 
 use tower::BoxError;
 
 /// A place that several processes reserve their tokens in.
 ///
-/// All times go by the store's own clock, and come back as durations from its answer on, so the processes' clocks need not
-/// agree. A call that fails or is dropped may have been carried out: its tokens count as spent.
+/// All instants go by the store's own clock, so the processes' clocks need not agree. A call that fails or is dropped may
+/// have been carried out: its tokens count as spent. [`MemoryStore`](super::MemoryStore) is one within a process.
 pub trait SharedStore: fmt::Debug + Send + Sync + 'static {
-    /// Reserves up to as many tokens as are asked for: each is an instant at which one request may leave.
+    /// Reserves up to as many tokens as are asked for: each is an instant from which on one request may leave.
+    ///
+    /// What comes too late is not reserved. The process is told when to come back then, and has a turn in a line, so that
+    /// it need not ask again and again, and whoever came first is first.
     fn lease(&self, ask: LeaseRequest) -> StoreFuture<'_, Lease>;
 
-    /// Lets nobody leave for so long, and one alone then: a server refused a request. A pause that lasts longer already is
-    /// not shortened.
+    /// Lets nobody leave for so long, then one alone, and the others when its answer should have come: a server refused a
+    /// request. A pause that lasts longer already is not shortened.
     fn pause(&self, pause: Pause) -> StoreFuture<'_, ()>;
 
     /// Gives the last tokens of a lease back, if nobody reserved any after them; else they are lost.
     fn give_back(&self, unused: Unused) -> StoreFuture<'_, ()>;
 }
 
+impl<S: SharedStore + ?Sized> SharedStore for Arc<S> {
+    fn lease(&self, ask: LeaseRequest) -> StoreFuture<'_, Lease> {
+        S::lease(self, ask)
+    }
+
+    fn pause(&self, pause: Pause) -> StoreFuture<'_, ()> {
+        S::pause(self, pause)
+    }
+
+    fn give_back(&self, unused: Unused) -> StoreFuture<'_, ()> {
+        S::give_back(self, unused)
+    }
+}
+
 /// What a [`SharedStore`] answers, later.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
-/// What a process asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a process asks for. With none wanted it only shows that it is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeaseRequest {
-    /// The process that asks: a random number of its own.
+    /// The process that asks: a random number of its own, of at most 53 bits.
     pub process: u64,
     /// Tokens that it has use for.
     pub wanted: u32,
@@ -35,53 +52,102 @@ pub struct LeaseRequest {
     pub max_wait: Duration,
     /// Between two tokens of all processes.
     pub interval: Duration,
-    /// The highest theoretical arrival time that it was told, by the store's clock: what the store lost is known again.
-    pub seen: Option<Tat>,
+    /// How long what is stored is kept after it is of use.
+    pub keep: Duration,
+    /// The turn that it was told last, and did not get a token for yet.
+    pub turn: Option<Turn>,
+    /// What it was told before: so the store knows again what it lost.
+    pub seen: Seen,
+    /// No token begins before so long from now: the store was away, and others may not know yet that it is back.
+    pub hold: Duration,
 }
 
 /// Tokens that are reserved for one process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lease {
-    /// How many; 0 where the next would begin after `max_wait`.
+    /// How many.
     pub granted: u32,
     /// When the first begins, from now on; the others follow in steps of the interval. With none: when to ask again.
     pub wait: Duration,
-    /// Where the reservations of all processes end.
-    pub tat: Tat,
-    /// How long nobody may leave, from now on; zero without a pause.
-    pub paused: Duration,
-    /// Processes that asked lately, with this one.
+    /// Where its turn is; `Some` if none was granted.
+    pub turn: Option<Turn>,
+    /// What the store's clock shows.
+    pub now: StoreTime,
+    /// Where the reservations of all processes end, and a pause does.
+    pub seen: Seen,
+    /// Processes that are there, with this one.
     pub processes: u32,
 }
 
+/// What a store says that holds for all processes, and that it is told again by each, in case that it lost it: it believes
+/// what is latest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Seen {
+    /// The theoretical arrival time: from this instant on nothing is reserved.
+    pub tat: StoreTime,
+    /// When a pause ends, or did; 0 if there was none.
+    pub paused_until: StoreTime,
+}
+
+impl Seen {
+    /// What `self` and `other` say together.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            tat: self.tat.max(other.tat),
+            paused_until: self.paused_until.max(other.paused_until),
+        }
+    }
+}
+
+/// A place in the line of those whose tokens would begin too late to be reserved. Only the store knows what it means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Turn {
+    /// When its token would begin.
+    pub at: StoreTime,
+    /// By how much all turns had been put off until then, in µs: what was added since is added to this one.
+    pub put_off: u64,
+}
+
 /// A refusal by the server, which holds for all processes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pause {
     /// How long it lasts, from now on.
     pub lasts: Duration,
-    /// Between two tokens of all processes.
+    /// As [`LeaseRequest::interval`].
     pub interval: Duration,
-    /// The highest theoretical arrival time that the process was told.
-    pub seen: Option<Tat>,
+    /// As [`LeaseRequest::max_wait`].
+    pub max_wait: Duration,
+    /// As [`LeaseRequest::keep`].
+    pub keep: Duration,
+    /// As [`LeaseRequest::seen`].
+    pub seen: Seen,
 }
 
 /// Tokens that are given back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unused {
+    /// The process that had them.
+    pub process: u64,
     /// How many of the lease's last.
     pub tokens: u32,
-    /// Between two tokens of all processes.
+    /// Between two tokens of the lease.
     pub interval: Duration,
     /// What the lease said: if it is not the store's any more, somebody reserved tokens after them.
-    pub tat: Tat,
+    pub tat: StoreTime,
+    /// The process ends, and is not counted any more.
+    pub leaves: bool,
 }
 
-/// Theoretical arrival time: the instant from which on nothing is reserved yet, in µs by the store's clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tat(pub u64);
+/// An instant by the store's own clock, in µs since some beginning; below 2⁵³, so that a store may count in floating-point
+/// numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreTime(pub u64);
 
 /// A [`SharedStore`] gave no answer that could be used.
 #[derive(Debug)]
@@ -90,7 +156,7 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    /// Failed because of `source`.
+    /// Failed because of `source`, whose text must name no secret: it is logged.
     pub fn new(source: impl Into<BoxError>) -> Self {
         Self {
             source: source.into(),

@@ -22,15 +22,16 @@ impl Bucket {
             Gate::Open => self.by_mode(now),
             Gate::OneProbe => self.probe(now),
             Gate::Beside => self.paced(now),
-            Gate::Paused(until) => after(Rule::Paused, until, self.probe(until)),
-            Gate::ProbeOut(until) => after(Rule::Probe, until, self.paced(until)),
+            Gate::Paused(until) => self.until_store(Rule::Paused, until, self.probe(until)),
+            Gate::ProbeOut(until) => self.until_store(Rule::Probe, until, self.paced(until)),
         }
     }
 
     /// Whether one may leave, in the usual case: its verdict is `Now` then. It takes a fraction of the time, since how many
     /// may leave is not worked out; where it says no, only the verdict knows.
     pub(in crate::limit) fn lets_one(&self, now: Instant) -> bool {
-        self.pacer.due().is_none_or(|due| due <= now)
+        self.fleet.is_none()
+            && self.pacer.due().is_none_or(|due| due <= now)
             && self.pause.gate(now) == Gate::Open
             && !self.server.windows.is_trusted()
             && !self.server.neighbours.are_seen(now)
@@ -66,6 +67,9 @@ impl Bucket {
     /// One request goes alone. What is left and what was sent before does not matter to it, but if the probe before it was
     /// lost, it is not sent at once.
     fn next_probe(&self, now: Instant) -> Verdict {
+        if let Some(fleet) = &self.fleet {
+            return Self::one_by_store(fleet, now);
+        }
         due(Rule::Paced, self.pacer.spaced(), 1, now)
     }
 
@@ -97,6 +101,9 @@ impl Bucket {
 
     /// What the pacer says, the ring aside.
     fn step(&self, now: Instant) -> Verdict {
+        if let Some(fleet) = &self.fleet {
+            return fleet.verdict(now);
+        }
         if self.server.neighbours.are_seen(now) {
             return self.shared_step(now);
         }
@@ -186,7 +193,13 @@ impl Bucket {
         match self.mode(now) {
             Mode::Window if self.server.windows.has_ended(now) => self.plan,
             Mode::Window => self.left_of_window(),
-            Mode::Paced => within_plan,
+            Mode::Paced if self.fleet.is_none() => within_plan,
+            // What the server says counts the other processes too.
+            Mode::Paced => {
+                let left = self.server.left.remaining();
+                let left = left.map(|left| left.saturating_sub(self.unanswered()));
+                within_plan.min(left.unwrap_or(u32::MAX))
+            }
             Mode::Shared => {
                 let remaining = self.server.left.remaining().unwrap_or(0);
                 within_plan.min(remaining.saturating_sub(self.unanswered()))
@@ -232,8 +245,8 @@ impl Bucket {
                 return self.pace_among_others(next);
             }
             (Mode::Shared, _) => (1, self.neighbours_step()),
-            (Mode::Paced, Verdict::Now(tokens)) => (tokens, self.pacer.interval()),
-            (Mode::Paced, Verdict::Later(..)) => (1, self.pacer.interval()),
+            (Mode::Paced, Verdict::Now(tokens)) => (tokens, self.interval()),
+            (Mode::Paced, Verdict::Later(..)) => (1, self.interval()),
         };
         Pace {
             first,
@@ -242,6 +255,12 @@ impl Bucket {
             often,
             each: Duration::ZERO,
         }
+    }
+
+    /// From one request of this process to the next.
+    fn interval(&self) -> Duration {
+        let fleet = self.fleet.as_ref();
+        fleet.map_or(self.pacer.interval(), |fleet| fleet.pace())
     }
 
     /// A fair share of each window, in steps. At a window's end the steps are longer, but then it has nearly ended.
@@ -299,7 +318,10 @@ impl Bucket {
 
     /// How many may leave at once because nothing was sent before; at least one as soon as one is due.
     pub(in crate::limit) fn at_once(&self, now: Instant) -> u32 {
-        self.pacer.fitting(self.earned(now), now)
+        match &self.fleet {
+            Some(fleet) => fleet.usable(now),
+            None => self.pacer.fitting(self.earned(now), now),
+        }
     }
 
     /// How many requests of others the server counts, as far as its answers show.
@@ -312,7 +334,7 @@ impl Bucket {
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Held by `rule` until an instant, and then by what would hold a request at that instant.
-fn after(rule: Rule, until: Instant, then: Verdict) -> Verdict {
+pub(super) fn after(rule: Rule, until: Instant, then: Verdict) -> Verdict {
     let until = match then {
         Verdict::Now(_) => Some(until),
         Verdict::Later(_, then) => then,

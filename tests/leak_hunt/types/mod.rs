@@ -4,6 +4,7 @@
 
 mod client;
 mod keys;
+mod limit;
 
 use std::{
     any::type_name, collections::BTreeSet, fmt::Debug, fs, num::NonZeroU32, path::Path,
@@ -102,6 +103,7 @@ async fn show_all(shown: &mut Shown) {
     nouns(shown);
     keys::show_all(shown).await;
     client::show_all(shown).await;
+    limit::show_all(shown).await;
     layers(shown).await;
     retry_errors(shown).await;
     limit_errors(shown).await;

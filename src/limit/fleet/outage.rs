@@ -1,0 +1,134 @@
+//! What a process does while the store gives no answer.
+#![warn(clippy::arithmetic_side_effects)]
+
+use std::{fmt, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::limit::{
+    pacer::LATENESS,
+    rule::{Rule, Verdict},
+    time::{earlier, later},
+};
+
+/// What a process does while the shared store gives no answer. It goes back to the store by itself when that does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outage {
+    /// Sends its share: the plan divided by the processes that were there before the store went away, rounded down, in even
+    /// steps. Where that is less than one request in a window, or the store never answered, it waits.
+    #[default]
+    Share,
+    /// Sends nothing.
+    Wait,
+    /// Sends as much as the plan allows, as if it were alone: all processes together send as many times that as there
+    /// are.
+    Local,
+}
+
+impl Outage {
+    /// How many requests a window this process may send.
+    pub(super) fn share(self, plan: u32, processes: u32) -> u32 {
+        match self {
+            Self::Share => plan.checked_div(processes).unwrap_or(0),
+            Self::Wait => 0,
+            Self::Local => plan,
+        }
+    }
+}
+
+impl fmt::Display for Outage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Share => "share",
+            Self::Wait => "wait",
+            Self::Local => "local",
+        })
+    }
+}
+
+/// The time without the store.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::limit) struct Down {
+    since: Instant,
+    /// When the store is to be tried again.
+    again: Instant,
+    /// Failures in a row.
+    row: u32,
+    /// What was reserved by all processes, as far as is known, ends here.
+    reserved: Instant,
+    /// When the next request may leave; `None` until one did.
+    due: Option<Instant>,
+    /// It may have lost what it was told last, or be another one.
+    lossy: bool,
+}
+
+impl Down {
+    pub(super) fn new(lossy: bool, reserved: Instant, now: Instant) -> Self {
+        Self {
+            since: now,
+            again: later(now, wait(0)),
+            row: 0,
+            reserved,
+            due: None,
+            lossy,
+        }
+    }
+
+    /// It failed again; if `lossy`, in another way than by no answer.
+    pub(super) fn failed(&mut self, lossy: bool, now: Instant) {
+        self.lossy |= lossy;
+        self.row = self.row.saturating_add(1);
+        self.again = later(now, wait(self.row));
+    }
+
+    pub(in crate::limit) const fn since(&self) -> Instant {
+        self.since
+    }
+
+    pub(in crate::limit) const fn again(&self) -> Instant {
+        self.again
+    }
+
+    /// How long nobody is to leave when the store is back: what it may have lost begins within this time, and the others who
+    /// send without it learn of it.
+    pub(super) fn hold(&self) -> Duration {
+        if self.lossy || self.due.is_some() {
+            HOLD
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// Begins with nothing: what was reserved is not sent again, and the first step passes before the first request.
+    pub(super) fn verdict(&self, pace: Option<Duration>, now: Instant) -> Verdict {
+        let Some(pace) = pace else {
+            return Verdict::Later(Rule::Store, None);
+        };
+        let due = self.due(pace);
+        if due > now {
+            Verdict::Later(Rule::Store, Some(due))
+        } else {
+            Verdict::Now(1)
+        }
+    }
+
+    pub(super) fn send(&mut self, pace: Duration, now: Instant) {
+        let base = self.due(pace).max(earlier(now, LATENESS));
+        self.due = Some(later(base, pace));
+    }
+
+    fn due(&self, pace: Duration) -> Instant {
+        self.due.unwrap_or_else(|| later(self.reserved, pace))
+    }
+}
+
+/// Until the next try, after so many in vain.
+fn wait(tries: u32) -> Duration {
+    LONGEST_WAIT.min(FIRST_WAIT.saturating_mul(2_u32.saturating_pow(tries)))
+}
+
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// The longest wait, and two calls that take as long as they may.
+const HOLD: Duration = Duration::from_millis(1_200);

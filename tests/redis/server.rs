@@ -34,8 +34,10 @@ impl Redis {
     pub(crate) async fn with(options: &[&str]) -> Self {
         static FOLDERS: AtomicU32 = AtomicU32::new(0);
         let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
-        let folder =
-            env::temp_dir().join(format!("tower-ploton-redis-{}-{number}", std::process::id()));
+        let folder = env::temp_dir().join(format!(
+            "tower-ploton-redis-{}-{number}",
+            std::process::id()
+        ));
         let options: Vec<_> = options.iter().map(ToString::to_string).collect();
         // Somebody else may take the port before the server does.
         for _ in 0..10 {

@@ -58,7 +58,7 @@ struct State {
     /// A try is on its way.
     trying: bool,
     last_try: Option<Instant>,
-    /// Why the last try failed, if it did.
+    /// Why there is no connection, or another one is wanted; `None` where an answer or a try did not come in time.
     failure: Option<Arc<dyn Error + Send + Sync>>,
 }
 
@@ -117,10 +117,10 @@ impl Link {
             };
             let result = script.run(&mut *connection, keys, args).await;
             waiting.ended = true;
-            if let Err(error) = &result {
-                self.doubt(number, health_after(error));
-            }
-            result.map_err(BoxError::from)
+            result.map_err(|error| {
+                self.doubt(number, health_after(&error), Some(&error));
+                error.into()
+            })
         });
         match answer.await {
             Ok(result) => result,
@@ -164,11 +164,13 @@ impl Link {
         }
     }
 
-    fn doubt(&self, number: u64, health: Health) {
+    fn doubt(&self, number: u64, health: Health, error: Option<&RedisError>) {
         let mut state = self.lock();
-        if state.made == number {
-            if let Some(current) = &mut state.current {
-                current.health = current.health.max(health);
+        let state = &mut *state;
+        if let Some(current) = state.current.as_mut().filter(|_| state.made == number) {
+            if health > current.health {
+                current.health = health;
+                state.failure = error.map(|error| Arc::new(error.clone()) as _);
             }
         }
     }
@@ -194,7 +196,7 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            self.link.doubt(self.number, Health::Doubtful);
+            self.link.doubt(self.number, Health::Doubtful, None);
         }
     }
 }
@@ -239,6 +241,8 @@ fn health_after(error: &RedisError) -> Health {
     match error.kind() {
         ErrorKind::Io if error.is_timeout() => Health::Doubtful,
         ErrorKind::Io | ErrorKind::Parse => Health::Dead,
+        // The server takes no long command from one who gave no password, and hangs up.
+        _ if says(error, "unauthenticated") => Health::Dead,
         ErrorKind::ClusterConnectionNotFound | ErrorKind::AuthenticationFailed => Health::Doubtful,
         _ if is_of_the_wrong_server(error) => Health::Doubtful,
         _ => Health::Well,
@@ -257,8 +261,13 @@ fn is_of_the_wrong_server(error: &RedisError) -> bool {
         "CLUSTERDOWN",
     ];
     // Before Redis 7 the error of a command in a script has the code ERR, and says its own in its text.
-    let says = |code| error.detail().is_some_and(|text| text.contains(code));
-    codes.iter().any(|code| error.code() == Some(code)) || says("READONLY ") || says("MASTERDOWN ")
+    codes.iter().any(|code| error.code() == Some(code))
+        || says(error, "READONLY ")
+        || says(error, "MASTERDOWN ")
+}
+
+fn says(error: &RedisError, words: &str) -> bool {
+    error.detail().is_some_and(|text| text.contains(words))
 }
 
 impl fmt::Debug for Link {

@@ -138,6 +138,7 @@ async fn a_server_that_can_not_serve_is_left_for_another_connection() {
         "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
         "LOADING Redis is loading the dataset in memory",
         "NOAUTH Authentication required.",
+        "ERR Protocol error: unauthenticated multibulk length",
         "MOVED 3999 127.0.0.1:6381",
         "CLUSTERDOWN Hash slot not served",
     ] {

@@ -10,7 +10,9 @@
     reason = "a test fails by a panic"
 )]
 
+mod outages;
 mod same_as_memory;
+mod script;
 mod server;
 
 use std::time::Duration;

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use redis::{Client, RedisError, Value, aio::MultiplexedConnection};
+use redis::{Client, FromRedisValue, RedisError, Value, aio::MultiplexedConnection};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::sleep;
 
@@ -114,11 +114,35 @@ impl Redis {
     }
 
     pub(crate) async fn try_run(&self, command: &str) -> Result<Value, RedisError> {
-        let mut connection = self.client().get_multiplexed_async_connection().await?;
+        self.try_run_at(&self.url(), command).await
+    }
+
+    /// The same, by a URL with a password.
+    pub(crate) async fn try_run_at(&self, url: &str, command: &str) -> Result<Value, RedisError> {
+        let client = Client::open(url)?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
         let mut words = command.split(' ');
         let mut command = redis::cmd(words.next().unwrap());
         command.arg(words.collect::<Vec<_>>());
         command.query_async(&mut connection).await
+    }
+
+    /// Makes it a replica of `master`, and waits until it has all that the master has.
+    pub(crate) async fn follow(&self, master: &Self) {
+        self.run(&format!("REPLICAOF 127.0.0.1 {}", master.port))
+            .await;
+        loop {
+            let info: String = self.answer("INFO replication").await;
+            if info.contains("master_link_status:up") {
+                return;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What a command answers.
+    pub(crate) async fn answer<T: FromRedisValue>(&self, command: &str) -> T {
+        T::from_redis_value(self.run(command).await).unwrap()
     }
 
     /// Whether it answers, before it ends.
@@ -168,7 +192,7 @@ fn spawn(port: u16, folder: &PathBuf, options: &[String]) -> Child {
     }
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }

@@ -85,7 +85,11 @@ local function look(seen_tat, seen_pause)
     probed = min(probed, now + LONGEST_PAUSE)
     local open = max(now, paused_until)
     local farthest = open + ahead + TOLERANCE + max(step, ahead + PROBE)
-    tat = max(min(max(tat, seen_tat), farthest), open)
+    local told = max(tat, seen_tat)
+    if tat == 0 and seen_tat > 0 then
+        told = max(told, now + ahead + step)
+    end
+    tat = max(min(told, farthest), open)
 end
 
 local function remember()

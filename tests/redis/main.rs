@@ -10,10 +10,12 @@
     reason = "a test fails by a panic"
 )]
 
+mod fleet;
 mod outages;
 mod same_as_memory;
 mod script;
 mod server;
+mod worker;
 
 use std::time::Duration;
 

@@ -186,9 +186,9 @@ fn spawn(port: u16, folder: &PathBuf, options: &[String]) -> Child {
         Ok(child) => child,
         Err(error) if error.kind() == io::ErrorKind::NotFound => panic!(
             "{} is not there: install redis-server, or name the program in {PROGRAM}",
-            program.display()
+            program.to_string_lossy()
         ),
-        Err(error) => panic!("{}: {error}", program.display()),
+        Err(error) => panic!("{}: {error}", program.to_string_lossy()),
     }
 }
 

@@ -23,6 +23,8 @@ pub mod mock;
 mod no_turn;
 mod origin;
 mod plan;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod retry;
 pub mod stack;
 mod sync;

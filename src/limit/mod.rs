@@ -18,6 +18,8 @@ mod pacer;
 mod pause;
 mod place;
 mod queue;
+#[cfg(feature = "redis")]
+mod redis;
 mod ring;
 mod rule;
 mod said;

@@ -215,12 +215,12 @@ const fn probe_gap(ahead: u64) -> u64 {
 }
 
 /// Rounded up, so that no token comes too soon.
-fn interval(interval: Duration) -> u64 {
+pub(in crate::limit) fn interval(interval: Duration) -> u64 {
     u64::try_from(interval.as_nanos().div_ceil(1_000))
         .map_or(LONGEST_STEP, |step| step.clamp(1, LONGEST_STEP))
 }
 
-fn micros(time: Duration) -> u64 {
+pub(in crate::limit) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).map_or(LONGEST_STEP, |micros| micros.min(LONGEST_STEP))
 }
 

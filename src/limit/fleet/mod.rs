@@ -30,6 +30,8 @@ pub(super) mod outage;
 )]
 mod tests;
 
+#[cfg(feature = "redis")]
+pub(super) use self::ledger::{interval, micros};
 pub use self::memory::MemoryStore;
 
 /// What one process knows of the store, and the tokens that it has from it.

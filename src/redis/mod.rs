@@ -1,0 +1,136 @@
+//! One Redis for all processes that use one plan (feature `redis`).
+//!
+//! [`RedisStore`] is a connection to it. It is asked by scripts that the server runs whole, so that processes can't come
+//! between each other, and that read the server's clock, so that theirs need not agree. It was tested on Redis 7.0, on one
+//! server, with a replica that takes over, and on a cluster; it needs Redis 5 or newer, or Valkey.
+//!
+//! # What it does when Redis fails
+//!
+//! - A call waits at most 100 ms. What got no answer in that time may have been done: its tokens count as spent.
+//! - A connection that was lost, hangs, or leads to a server that can't write now (`READONLY` after a failover, `MASTERDOWN`,
+//!   `LOADING`, `NOAUTH`, `MOVED`, `CLUSTERDOWN`) is made anew, at most every 3 s. Meanwhile calls fail at once.
+//! - The script is sent again when the server lost it. All keys end by themselves when they are no longer used.
+//! - What the server lost (a restart, `FLUSHALL`, a failover with lost writes) the first process that calls knows again.
+//!
+//! What the layer does meanwhile is its own matter; see [`PlotonRateLimit`](crate::PlotonRateLimit).
+//!
+//! # Cluster
+//!
+//! All keys of a scope have one hash tag, so they are in one slot, and a connection that follows `MOVED` by itself, such as
+//! redis-rs's `ClusterConnection`, is all that is needed. A plain connection to a node that has another slot never gets an
+//! answer.
+
+use std::{fmt, future::Future, sync::Arc};
+
+use redis::{Value, aio::ConnectionLike};
+use tower::BoxError;
+
+mod error;
+mod link;
+mod scope;
+mod script;
+#[cfg(test)]
+mod tests;
+
+use self::link::{Connection, Link};
+pub(crate) use self::script::Script;
+pub use self::{
+    error::{NoAnswer, NotConnected, UnexpectedReply},
+    scope::{InvalidScope, Scope, scope_of},
+};
+
+/// A place in a Redis that processes share: give each of them a store with the same [`Scope`].
+///
+/// Clones share one connection. It needs a tokio runtime with time enabled.
+///
+/// # Example
+///
+/// ```no_run
+/// use tower_ploton::{
+///     Plan, PlotonRateLimit,
+///     redis::{RedisStore, Scope},
+/// };
+///
+/// let client = redis::Client::open("redis://redis.internal/")?;
+/// let connect = move || {
+///     let client = client.clone();
+///     async move { client.get_multiplexed_async_connection().await }
+/// };
+/// let store = RedisStore::connect_with(connect, Scope::parse("acme-production")?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct RedisStore {
+    link: Arc<Link>,
+    scope: Scope,
+}
+
+impl RedisStore {
+    /// Connects by `connect`, for the first time when it is first asked for something, and again, at most every 3 s, when the
+    /// connection is of no use any more.
+    ///
+    /// `connect` should look up anew where the primary is: by DNS, as `redis::Client` does, or at a sentinel. It has 3 s.
+    pub fn connect_with<F, Fut, C, E>(connect: F, scope: Scope) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<C, E>> + Send + 'static,
+        C: ConnectionLike + Clone + Send + 'static,
+        E: Into<BoxError>,
+    {
+        let connect = move || {
+            let connecting = connect();
+            let connecting: link::Connecting = Box::pin(async move {
+                let connection = connecting.await.map_err(Into::into)?;
+                Ok(Box::new(connection) as Box<dyn Connection>)
+            });
+            connecting
+        };
+        Self {
+            link: Link::new(Arc::new(connect)),
+            scope,
+        }
+    }
+
+    /// Uses `connection`, and no other: what becomes of a lost one, and of a failover, is up to it. A
+    /// `MultiplexedConnection` is never mended, and redis-rs's `ConnectionManager` stays with a server that was demoted; so
+    /// [`connect_with`](Self::connect_with) is the better one but for tests.
+    pub fn from_connection<C>(connection: C, scope: Scope) -> Self
+    where
+        C: ConnectionLike + Clone + Send + 'static,
+    {
+        Self {
+            link: Link::fixed(Box::new(connection)),
+            scope,
+        }
+    }
+
+    /// Whose state it is.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// The key of one thing of the scope. The braces make all of a scope's keys fall into one slot of a cluster.
+    pub(crate) fn key(&self, name: &str) -> String {
+        format!("ploton:{{{}}}:{name}", self.scope)
+    }
+
+    /// Runs a script, or fails within 100 ms. It may be dropped; the script may have run then.
+    pub(crate) async fn run(
+        &self,
+        script: &Script,
+        keys: &[String],
+        args: &[String],
+    ) -> Result<Value, BoxError> {
+        self.link.run(script, keys, args).await
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("scope", &self.scope)
+            .field("link", &self.link)
+            .finish()
+    }
+}

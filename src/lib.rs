@@ -27,6 +27,7 @@ mod plan;
 pub mod redis;
 pub mod retry;
 pub mod stack;
+mod store;
 mod sync;
 pub mod tasks;
 mod timeout;

@@ -1,8 +1,8 @@
 //! Where processes that use one plan agree on who sends when.
 
-use std::{error, fmt, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use tower::BoxError;
+pub use crate::store::{StoreError, StoreFuture};
 
 /// A place that several processes reserve their tokens in.
 ///
@@ -36,9 +36,6 @@ impl<S: SharedStore + ?Sized> SharedStore for Arc<S> {
         S::give_back(self, unused)
     }
 }
-
-/// What a [`SharedStore`] answers, later.
-pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// What a process asks for. With none wanted it only shows that it is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -148,30 +145,3 @@ pub struct Unused {
 /// numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreTime(pub u64);
-
-/// A [`SharedStore`] gave no answer that could be used.
-#[derive(Debug)]
-pub struct StoreError {
-    source: BoxError,
-}
-
-impl StoreError {
-    /// Failed because of `source`, whose text must name no secret: it is logged.
-    pub fn new(source: impl Into<BoxError>) -> Self {
-        Self {
-            source: source.into(),
-        }
-    }
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("shared store failed")
-    }
-}
-
-impl error::Error for StoreError {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        Some(self.source.as_ref())
-    }
-}

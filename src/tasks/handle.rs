@@ -4,8 +4,12 @@ use std::{fmt, num::NonZeroU32, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::shared::Shared;
-use crate::{idempotency_key::IdempotencyKey, plan::Plan};
+use super::{fleet::Fleet, shared::Shared};
+use crate::{
+    idempotency_key::IdempotencyKey,
+    plan::Plan,
+    store::{Outage, StoreError},
+};
 
 /// Tells a [`PlotonTaskLimit`](crate::PlotonTaskLimit) what becomes of tasks, shows its slots, and changes its capacity.
 ///
@@ -41,7 +45,7 @@ impl TaskLimitHandle {
 
     /// A task came to its end: its slot is free, also where the answer that names it is still on its way.
     pub fn finished(&self, task: &str) {
-        self.shared.change(|state, _, _| state.slots.finished(task));
+        self.shared.change(|state, _, _| state.finished(task));
     }
 
     /// A task was seen running. It keeps its slot for another [time limit](crate::PlotonTaskLimit::time_limit); one that
@@ -91,6 +95,13 @@ impl TaskLimitHandle {
         self.set_capacity(plan.concurrent_tasks());
     }
 
+    /// Why the [shared store](crate::PlotonTaskLimit::shared) gave no answer; `None` while it does, and without one.
+    #[must_use]
+    pub fn store_error(&self) -> Option<Arc<StoreError>> {
+        let error = self.shared.with_sharing(|sharing| sharing.clerk.error());
+        error.flatten()
+    }
+
     /// The slots as they are now.
     #[must_use]
     pub fn snapshot(&self) -> TaskLimitSnapshot {
@@ -104,13 +115,45 @@ impl TaskLimitHandle {
 pub struct TaskLimitSnapshot {
     /// How many tasks may run at once.
     pub capacity: u32,
-    /// Slots that are taken: by tasks that run, and by requests that may create one.
+    /// Slots that are taken: by tasks that run, and by requests that may create one. With a
+    /// [store](crate::PlotonTaskLimit::shared) those that this process knows of.
     pub running: usize,
     /// How many of them belong to a request that is over, of which nobody knows whether it created a task, or which one. A
     /// [list](TaskLimitHandle::listed) settles them.
     pub unsettled: usize,
     /// Requests that wait for a slot.
     pub waiting: usize,
+    /// What is between the task limit and the store that it shares its capacity by; `None` without one.
+    pub store: Option<StoreState>,
+}
+
+/// A task limit's side of its [`SharedSlots`](super::SharedSlots).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreState {
+    /// Processes that were there when the store last answered, with this one; 0 if it never did.
+    pub processes: u32,
+    /// Slots that were taken then, by all of them.
+    pub taken: u32,
+    /// Since when it gives no answer; `None` while it does. [`TaskLimitHandle::store_error`] tells why.
+    pub away_since: Option<Instant>,
+    /// When it is tried again; `Some` while it gives no answer.
+    pub tried_at: Option<Instant>,
+    /// What becomes of requests while it gives no answer.
+    pub on_outage: Outage,
+}
+
+impl StoreState {
+    pub(super) fn new(fleet: &Fleet) -> Self {
+        let standing = fleet.standing();
+        Self {
+            processes: standing.processes,
+            taken: standing.taken,
+            away_since: fleet.down().map(|down| down.since),
+            tried_at: fleet.down().map(|down| down.again),
+            on_outage: fleet.outage(),
+        }
+    }
 }
 
 /// A handle to the slot of one task, in the extensions of the answer that created it, and of every other answer after

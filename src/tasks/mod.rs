@@ -5,21 +5,33 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use http::{Method, Request};
 use tower::Layer;
 
+mod fleet;
 mod handle;
 mod place;
 mod queue;
+#[cfg(feature = "redis")]
+mod redis;
 mod service;
 mod shared;
 mod slots;
+mod store;
 #[cfg(test)]
 mod tests;
 
-use self::shared::Shared;
 pub use self::{
-    handle::{TaskLimitHandle, TaskLimitSnapshot, TaskSlot},
+    fleet::MemorySlots,
+    handle::{StoreState, TaskLimitHandle, TaskLimitSnapshot, TaskSlot},
     service::{ResponseFuture, TaskLimitService},
+    store::{
+        Binding, Release, Renewal, Renewed, SharedSlots, SlotName, SlotRequest, SlotsTaken,
+        Standing, StoreError, StoreFuture,
+    },
 };
-pub use crate::no_turn::NoTaskSlot;
+use self::{
+    fleet::{Fleet, clerk::Clerk},
+    shared::{Shared, Sharing},
+};
+pub use crate::{no_turn::NoTaskSlot, store::Outage};
 use crate::{origin::Origin, plan::Plan};
 
 /// Lets at most as many tasks run at once as a [`Plan`] allows: a request that would create one more waits, first come
@@ -123,6 +135,76 @@ impl PlotonTaskLimit {
     pub fn time_limit(self, limit: Duration) -> Self {
         self.shared
             .change(|state, _, _| state.slots.set_time_limit(limit));
+        self
+    }
+
+    /// Shares the capacity with other processes, or with other layers, that use the same `store`: all of them together run as
+    /// many tasks as it allows.
+    ///
+    /// In this process it stays first come, first served; between processes slots go around in turn. One that finds none asks
+    /// again by itself, after a fifth of a second at first, and later the more there are before it, up to about six seconds.
+    /// No request waits for the store beyond [`max_wait`](Self::max_wait), whatever that does; see
+    /// [`on_outage`](Self::on_outage). Whichever process sees a task [end](TaskLimitHandle::finished) frees its slot, and
+    /// whoever holds it too hears of that within a second.
+    ///
+    /// | | its slots |
+    /// |---|---|
+    /// | a process lives | the store is told of all of them each second, so one that lost its data knows them again |
+    /// | it dies | those of requests on their way are free after 30 s; those of tasks, and of requests that may have created one, when somebody sees the task end, or by the [time limit](Self::time_limit) |
+    /// | it is stopped for more than 30 s | as if it died; when it goes on, it counts again with what it holds, even beyond the capacity |
+    ///
+    /// A store that knows nothing lets nobody begin for six seconds: those who run tasks tell it of them first. A task makes
+    /// the calls; it ends with the last clone, service, handle and slot.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use std::convert::Infallible;
+    /// # use http::{Request, Response};
+    /// # use tower::{Layer, ServiceExt, service_fn};
+    /// # use std::time::Duration;
+    /// use tower_ploton::{Plan, PlotonTaskLimit, tasks::{MemorySlots, NoTaskSlot}};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower::BoxError> {
+    /// let store = MemorySlots::new();
+    /// let limit = || PlotonTaskLimit::new(Plan::Prototyping).shared(store.clone());
+    /// let (here, there) = (limit(), limit().max_wait(Duration::from_secs(1)));
+    /// # let server = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+    /// # let create = || Request::post("/v1/tasks").body(());
+    /// for _ in 0..10 {
+    ///     here.layer(server).oneshot(create()?).await?;
+    /// }
+    /// let error = there.layer(server).oneshot(create()?).await.unwrap_err();
+    /// assert_eq!(error.downcast::<NoTaskSlot>()?.running(), 10);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn shared(self, store: impl SharedSlots) -> Self {
+        let shared = Arc::downgrade(&self.shared);
+        let before = self.shared.change(|state, _, _| {
+            // Of 53 bits, which a store that counts in floating-point numbers keeps apart too.
+            let process = rand::random::<u64>() >> 11;
+            state.sharing.replace(Box::new(Sharing {
+                fleet: Fleet::new(process, state.outage),
+                clerk: Clerk::new(Arc::new(store), shared),
+            }))
+        });
+        // It says farewell to its store, which is foreign code, and not run under the lock.
+        drop(before);
+        self
+    }
+
+    /// What becomes of requests while the shared store gives no answer. Default: [`Outage::Share`], as many tasks as the
+    /// capacity divided by the processes that were there. Whoever runs more already keeps them, so that all together may run
+    /// more than the capacity until those have ended.
+    pub fn on_outage(self, outage: Outage) -> Self {
+        self.shared.change(|state, _, _| {
+            state.outage = outage;
+            if let Some(sharing) = &mut state.sharing {
+                sharing.fleet.set_outage(outage);
+            }
+        });
         self
     }
 

@@ -88,14 +88,14 @@ impl Place {
                     // Known here, so that the caller's next request with it finds the slot.
                     let make = || new_key.insert(IdempotencyKey::random()).clone();
                     let key = self.key.clone().unwrap_or_else(make);
-                    Ok(Ok(state.slots.take(key, now)))
+                    Ok(Ok(state.take(key, now)))
                 }
                 Turn::Later(_) if self.limit.is_some_and(|limit| limit <= now) => {
                     self.ticket = None;
                     state.queue.leave(ticket, wakers);
                     Err(NoTaskSlot {
                         waited: now.saturating_duration_since(self.since),
-                        running: state.slots.taken(),
+                        running: state.running(),
                     })
                 }
                 Turn::Later(until) => Ok(Err(until)),

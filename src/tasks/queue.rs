@@ -143,6 +143,12 @@ impl Queue {
             .saturating_add(self.passed.len())
     }
 
+    /// How many have use for a slot, and until when one of them is sure to.
+    pub(super) fn wanting(&self) -> (usize, Option<Instant>) {
+        let wanting = self.waiting.len().saturating_add(self.called_up.len());
+        (wanting, self.guard())
+    }
+
     fn is_called_up(&self, ticket: u64, outlook: Outlook) -> bool {
         // There may have been more slots when they were called up.
         let mut first = self.called_up.keys().take(outlook.free);

@@ -5,10 +5,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use super::{
-    TaskLimitSnapshot,
+    StoreState, TaskLimitSnapshot,
+    fleet::{
+        Demand, Fleet,
+        clerk::{Call, Clerk},
+    },
     queue::{Outlook, Queue, Wakers},
     slots::Slots,
 };
+use crate::{idempotency_key::IdempotencyKey, store::Outage};
 
 /// What all services made by one layer share.
 #[derive(Debug)]
@@ -20,6 +25,23 @@ pub(super) struct Shared {
 pub(super) struct State {
     pub(super) slots: Slots,
     pub(super) queue: Queue,
+    /// `Some` where the capacity is shared with other processes.
+    pub(super) sharing: Option<Box<Sharing>>,
+    /// For a store that comes later.
+    pub(super) outage: Outage,
+}
+
+/// This process's side of a store.
+#[derive(Debug)]
+pub(super) struct Sharing {
+    pub(super) fleet: Fleet,
+    pub(super) clerk: Clerk,
+}
+
+impl Drop for Sharing {
+    fn drop(&mut self) {
+        self.clerk.end(&mut self.fleet);
+    }
 }
 
 impl Shared {
@@ -28,6 +50,8 @@ impl Shared {
             state: Mutex::new(State {
                 slots: Slots::new(capacity),
                 queue: Queue::default(),
+                sharing: None,
+                outage: Outage::default(),
             }),
         }
     }
@@ -45,9 +69,18 @@ impl Shared {
         let result = change(&mut state, now, &mut wakers);
         let outlook = state.outlook(now);
         state.queue.serve(outlook, &mut wakers);
+        let call = state.call(now);
         drop(state);
         wakers.wake();
+        if let Some(call) = call {
+            call.make();
+        }
         result
+    }
+
+    /// Looks at what is between the slots and their store.
+    pub(super) fn with_sharing<T>(&self, look: impl FnOnce(&mut Sharing) -> T) -> Option<T> {
+        self.lock().sharing.as_deref_mut().map(look)
     }
 
     pub(super) fn snapshot(&self) -> TaskLimitSnapshot {
@@ -56,6 +89,10 @@ impl Shared {
             running: state.slots.taken(),
             unsettled: state.slots.unsettled(),
             waiting: state.queue.waiting(),
+            store: state
+                .sharing
+                .as_ref()
+                .map(|sharing| StoreState::new(&sharing.fleet)),
         })
     }
 
@@ -66,10 +103,65 @@ impl Shared {
 
 impl State {
     pub(super) fn outlook(&self, now: Instant) -> Outlook {
+        let free = match &self.sharing {
+            Some(sharing) => {
+                let (taken, capacity) = (self.slots.taken(), self.slots.capacity());
+                sharing.fleet.available(taken, capacity, now)
+            }
+            None => self.slots.free(),
+        };
         Outlook {
             now,
-            free: self.slots.free(),
+            free,
             next_end: self.slots.next_end(),
+        }
+    }
+
+    /// Takes a slot for a request whose turn it is.
+    pub(super) fn take(&mut self, key: IdempotencyKey, now: Instant) -> u64 {
+        let number = self.slots.take(key, now);
+        if let Some(sharing) = &mut self.sharing {
+            sharing.fleet.take(number, now);
+        }
+        number
+    }
+
+    /// A task came to its end, whichever process started it.
+    pub(super) fn finished(&mut self, task: &str) {
+        let is_new = self.slots.finished(task);
+        if let Some(sharing) = self.sharing.as_mut().filter(|_| is_new) {
+            sharing.fleet.saw_end(task);
+        }
+    }
+
+    /// How many tasks run, as far as is known.
+    pub(super) fn running(&self) -> usize {
+        let all = self.sharing.as_ref();
+        // Fits: usize is no smaller than u32 where tokio runs.
+        let all = all.map_or(0, |sharing| sharing.fleet.standing().taken as usize);
+        all.max(self.slots.taken())
+    }
+
+    pub(super) fn demand(&self) -> Demand {
+        let (slots, until) = self.queue.wanting();
+        Demand {
+            slots,
+            capacity: self.slots.capacity(),
+            until,
+        }
+    }
+
+    /// What the store's task must be told, if anything: nothing without a store.
+    fn call(&mut self, now: Instant) -> Option<Call> {
+        let sharing = self.sharing.as_ref()?;
+        if sharing.clerk.is_at_work() {
+            return None;
+        }
+        let demand = self.demand();
+        let sharing = self.sharing.as_mut()?;
+        match sharing.fleet.next(&self.slots, demand, now) {
+            Ok(_) => sharing.clerk.is_due(now),
+            Err(at) => sharing.clerk.is_due(at?),
         }
     }
 }

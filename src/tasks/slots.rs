@@ -198,12 +198,13 @@ impl Slots {
         self.free_slot(number);
     }
 
-    /// A task came to its end. The answer that names it may still be on its way.
-    pub(super) fn finished(&mut self, task: &str) {
-        self.ended.insert(task.into());
+    /// A task came to its end. The answer that names it may still be on its way. Returns whether that is new.
+    pub(super) fn finished(&mut self, task: &str) -> bool {
+        let is_new = self.ended.insert(task.into());
         if let Some(number) = self.by_task.get(task) {
             self.free_slot(*number);
         }
+        is_new
     }
 
     /// A task was seen running.
@@ -286,6 +287,43 @@ impl Slots {
         self.held.values().filter_map(ends).min()
     }
 
+    /// The slots that are taken, and the task in each if it is known.
+    pub(super) fn claims(&self) -> impl Iterator<Item = (u64, Option<&Arc<str>>)> {
+        let claims = self.held.iter();
+        claims.map(|(number, slot)| (*number, slot.task.as_ref()))
+    }
+
+    pub(super) fn is_taken(&self, number: u64) -> bool {
+        self.held.contains_key(&number)
+    }
+
+    pub(super) fn task(&self, number: u64) -> Option<&Arc<str>> {
+        self.held.get(&number)?.task.as_ref()
+    }
+
+    /// When a slot ends if nothing is heard of it.
+    pub(super) fn ends(&self, number: u64) -> Option<Instant> {
+        self.held.get(&number)?.ends(self.time_limit)
+    }
+
+    /// For how long a slot would be kept if this process were gone: `least` while a request is on its way.
+    pub(super) fn keep(&self, number: u64, least: Duration, now: Instant) -> Option<Duration> {
+        let slot = self.held.get(&number)?;
+        let left = || {
+            let since = now.saturating_duration_since(slot.news);
+            self.time_limit.saturating_sub(since)
+        };
+        Some(match (slot.calls, &slot.task) {
+            (0, _) => left(),
+            (_, Some(_)) => left().max(least),
+            (_, None) => least,
+        })
+    }
+
+    pub(super) fn has_ended(&self, task: &str) -> bool {
+        self.ended.contains(task)
+    }
+
     /// Each index names what is there, and nothing twice.
     #[cfg(test)]
     pub(super) fn check(&self) {
@@ -356,9 +394,10 @@ impl Ended {
         self.tasks.contains(task)
     }
 
-    fn insert(&mut self, task: Arc<str>) {
+    /// Returns whether that is new.
+    fn insert(&mut self, task: Arc<str>) -> bool {
         if !self.tasks.insert(task.clone()) {
-            return;
+            return false;
         }
         self.order.push_back(task);
         if self.order.len() > ENDED_KEPT {
@@ -366,6 +405,7 @@ impl Ended {
                 self.tasks.remove(&oldest);
             }
         }
+        true
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a process does while the store gives no answer.
 #![warn(clippy::arithmetic_side_effects)]
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -10,42 +10,7 @@ use crate::limit::{
     rule::{Rule, Verdict},
     time::{earlier, later},
 };
-
-/// What a process does while the shared store gives no answer. It goes back to the store by itself when that does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Outage {
-    /// Sends its share: the plan divided by the processes that were there before the store went away, rounded down, in even
-    /// steps. Where that is less than one request in a window, or the store never answered, it waits.
-    #[default]
-    Share,
-    /// Sends nothing.
-    Wait,
-    /// Sends as much as the plan allows, as if it were alone: all processes together send as many times that as there
-    /// are.
-    Local,
-}
-
-impl Outage {
-    /// How many requests a window this process may send.
-    pub(super) fn share(self, plan: u32, processes: u32) -> u32 {
-        match self {
-            Self::Share => plan.checked_div(processes).unwrap_or(0),
-            Self::Wait => 0,
-            Self::Local => plan,
-        }
-    }
-}
-
-impl fmt::Display for Outage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Share => "share",
-            Self::Wait => "wait",
-            Self::Local => "local",
-        })
-    }
-}
+pub use crate::store::Outage;
 
 /// The time without the store.
 #[derive(Clone, Copy, Debug)]

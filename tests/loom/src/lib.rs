@@ -22,6 +22,8 @@ mod no_turn;
 mod origin;
 #[path = "../../../src/plan.rs"]
 mod plan;
+#[path = "../../../src/store.rs"]
+mod store;
 mod sync {
     pub(crate) use loom::sync::{Mutex, MutexGuard};
 }

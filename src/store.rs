@@ -1,0 +1,70 @@
+//! What is the same for all that processes share by a store.
+
+use std::{error::Error, fmt, pin::Pin};
+
+use tower::BoxError;
+
+/// What a store that processes share answers, later.
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// What a process does while the shared store gives no answer. It goes back to the store by itself when that does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outage {
+    /// Takes its share: what the plan allows, divided by the processes that were there before the store went away, and rounded
+    /// down; requests leave in even steps. Where that is less than one, or the store never answered, it waits.
+    #[default]
+    Share,
+    /// Begins nothing.
+    Wait,
+    /// Takes all that the plan allows, as if it were alone: all processes together take as many times that as there are.
+    Local,
+}
+
+impl Outage {
+    /// How much of `plan` is for this process.
+    pub(crate) fn share(self, plan: u32, processes: u32) -> u32 {
+        match self {
+            Self::Share => plan.checked_div(processes).unwrap_or(0),
+            Self::Wait => 0,
+            Self::Local => plan,
+        }
+    }
+}
+
+impl fmt::Display for Outage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Share => "share",
+            Self::Wait => "wait",
+            Self::Local => "local",
+        })
+    }
+}
+
+/// A store that processes share gave no answer that could be used.
+#[derive(Debug)]
+pub struct StoreError {
+    source: BoxError,
+}
+
+impl StoreError {
+    /// Failed because of `source`, whose text must name no secret: it is logged.
+    pub fn new(source: impl Into<BoxError>) -> Self {
+        Self {
+            source: source.into(),
+        }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("shared store failed")
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.source.as_ref())
+    }
+}

@@ -15,6 +15,7 @@ mod outages;
 mod same_as_memory;
 mod script;
 mod server;
+mod slots;
 mod worker;
 
 use std::time::Duration;

@@ -50,7 +50,7 @@ impl Ledger {
     }
 
     pub(super) fn take(&mut self, ask: SlotRequest, now: u64) -> SlotsTaken {
-        self.look(ask.process, now);
+        self.is_there(ask.process, now);
         let granted = self.grants(ask, now);
         for number in (ask.first..).take(granted) {
             let until = now.saturating_add(micros(ask.keep));
@@ -81,7 +81,7 @@ impl Ledger {
     }
 
     pub(super) fn renew(&mut self, renewal: Renewal, now: u64) -> Renewed {
-        self.look(renewal.process, now);
+        self.is_there(renewal.process, now);
         let mut ended = Vec::new();
         for (name, keep) in renewal.held {
             match name {
@@ -102,7 +102,7 @@ impl Ledger {
     }
 
     pub(super) fn bind(&mut self, binding: Binding, now: u64) -> bool {
-        self.look(binding.process, now);
+        self.is_there(binding.process, now);
         self.slots
             .remove(&Name::Reserved(binding.process, binding.number));
         if self.ended.contains_key(&binding.task) {
@@ -113,7 +113,7 @@ impl Ledger {
     }
 
     pub(super) fn release(&mut self, release: Release, now: u64) {
-        self.look(release.process, now);
+        self.is_there(release.process, now);
         for name in release.slots {
             self.slots.remove(&Name::new(release.process, name));
         }
@@ -168,7 +168,7 @@ impl Ledger {
     }
 
     /// Brings all up to `now`.
-    fn look(&mut self, process: u64, now: u64) {
+    fn look(&mut self, now: u64) {
         let latest = now.saturating_add(HOLD);
         self.open = Some(self.open.map_or(latest, |open| open.min(latest)));
         self.slots.retain(|_, until| *until > now);
@@ -177,7 +177,16 @@ impl Ledger {
         self.waits.retain(|_, until| *until > now);
         let waits = &self.waits;
         self.line.retain(|process, _| waits.contains_key(process));
+    }
+
+    fn is_there(&mut self, process: u64, now: u64) {
+        self.look(now);
         self.there.insert(process, now.saturating_add(PRESENCE));
+    }
+
+    pub(super) fn standing_at(&mut self, now: u64) -> Standing {
+        self.look(now);
+        self.standing()
     }
 
     fn standing(&self) -> Standing {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::ledger::Ledger;
 use crate::tasks::store::{
-    Binding, Release, Renewal, Renewed, SharedSlots, SlotRequest, SlotsTaken, StoreError,
+    Binding, Release, Renewal, Renewed, SharedSlots, SlotRequest, SlotsTaken, Standing, StoreError,
     StoreFuture,
 };
 
@@ -35,6 +35,12 @@ impl MemorySlots {
     /// Forgets all that was taken and who was there, as a store does that loses its data.
     pub fn clear(&self) {
         self.with(|ledger, _| *ledger = Ledger::default());
+    }
+
+    /// How it stands with all who use it.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.with(|ledger, now| ledger.standing_at(now))
     }
 
     fn with<T>(&self, call: impl FnOnce(&mut Ledger, u64) -> T) -> T {

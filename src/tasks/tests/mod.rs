@@ -1,5 +1,6 @@
 mod properties;
 mod queue;
 mod service;
+mod shared;
 mod slots;
 mod with_retry;

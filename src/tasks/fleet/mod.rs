@@ -354,9 +354,8 @@ impl Fleet {
         self.spares
             .extend(numbers.map(|(number, _)| (number, until)));
         // The others come at other times.
-        let wait = answer
-            .wait
-            .saturating_add(answer.wait.mul_f64(random / 4.0));
+        let jitter = answer.wait.min(LONGEST_WAIT).mul_f64(random / 4.0);
+        let wait = answer.wait.saturating_add(jitter);
         let wait = wait.clamp(SHORTEST_LINE, LONGEST_LINE);
         self.come = (granted < ask.wanted).then(|| later(now, wait));
         // A place in line is no news of what is held.

@@ -13,6 +13,7 @@
 mod fleet;
 mod outages;
 mod same_as_memory;
+mod same_slots;
 mod script;
 mod server;
 mod slots;

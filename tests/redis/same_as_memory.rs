@@ -8,7 +8,10 @@ use std::{
 
 use proptest::prelude::*;
 use redis::{Arg, Cmd, Connection, Pipeline, RedisFuture, Value, aio::ConnectionLike};
-use tokio::time::{Instant, advance};
+use tokio::{
+    runtime::{self, Runtime},
+    time::{Instant, advance},
+};
 use tower_ploton::{
     limit::{Lease, MemoryStore, Pause, Seen, SharedStore, StoreTime, Turn, Unused},
     redis::RedisStore,
@@ -21,9 +24,19 @@ const CLOCK: &str = "redis.call('TIME')";
 
 /// A connection that hands the script the time of the paused clock. All else is done by the real server.
 #[derive(Clone)]
-struct InPausedTime {
+pub(super) struct InPausedTime {
     connection: Arc<Mutex<Connection>>,
     start: Instant,
+}
+
+impl InPausedTime {
+    /// The paused clock begins now.
+    pub(super) fn new(connection: &Arc<Mutex<Connection>>) -> Self {
+        Self {
+            connection: connection.clone(),
+            start: Instant::now(),
+        }
+    }
 }
 
 impl ConnectionLike for InPausedTime {
@@ -43,7 +56,10 @@ impl ConnectionLike for InPausedTime {
         let script = String::from_utf8(words[1].clone()).unwrap();
         assert_eq!(script.matches(CLOCK).count(), 1);
         words[1] = script
-            .replace(CLOCK, "{ ARGV[#ARGV - 1], ARGV[#ARGV] }")
+            .replace(
+                CLOCK,
+                "{ table.remove(ARGV, #ARGV - 1), table.remove(ARGV) }",
+            )
             .into();
         // As the store in memory: it begins with 1.
         let now = (Instant::now() - self.start).as_micros() + 1;
@@ -80,13 +96,9 @@ impl Both {
         redis::cmd("FLUSHALL")
             .exec(&mut connection.lock().unwrap())
             .unwrap();
-        let connection = InPausedTime {
-            connection: connection.clone(),
-            start: Instant::now(),
-        };
         Self {
             memory: MemoryStore::new(),
-            real: RedisStore::from_connection(connection, scope()),
+            real: RedisStore::from_connection(InPausedTime::new(connection), scope()),
         }
     }
 }
@@ -256,18 +268,19 @@ async fn compare(
 
 #[test]
 fn whatever_is_asked_both_answer_the_same() {
-    let runtime = || {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder.enable_all().start_paused(true).build().unwrap()
-    };
-    let real_time = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let server = real_time.block_on(Redis::start());
+    let server = runtime(false).block_on(Redis::start());
     let connection = server.client().get_connection().unwrap();
     let connection = Arc::new(Mutex::new(connection));
     proptest!(|(settings in settings(), calls in calls())| {
-        runtime().block_on(compare(connection.clone(), settings, calls))?;
+        runtime(true).block_on(compare(connection.clone(), settings, calls))?;
     });
+}
+
+pub(super) fn runtime(is_paused: bool) -> Runtime {
+    let mut builder = runtime::Builder::new_current_thread();
+    builder
+        .enable_all()
+        .start_paused(is_paused)
+        .build()
+        .unwrap()
 }

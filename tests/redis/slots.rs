@@ -21,10 +21,7 @@ use tower_ploton::{
     ApiKey, Origin, PlotonAuth, PlotonTaskLimit, TaskSlot,
     mock::{Attempt, FakePloton, FakeServer, Outcome},
     redis::RedisStore,
-    tasks::{
-        Binding, MemorySlots, Release, Renewal, Renewed, SharedSlots, SlotName, SlotRequest,
-        SlotsTaken,
-    },
+    tasks::{Outage, SharedSlots, SlotRequest},
 };
 
 use super::{scope, server::Redis, store};
@@ -84,7 +81,7 @@ async fn runs_all_tasks_it_may() {
     let limit = PlotonTaskLimit::with_capacity(CAPACITY)
         .origin(origin.clone())
         .shared(RedisStore::connect_with(connect, scope()))
-        .on_outage(tower_ploton::tasks::Outage::Wait);
+        .on_outage(Outage::Wait);
     let handle = limit.handle();
     let service = ServiceBuilder::new()
         .layer(limit)
@@ -254,111 +251,6 @@ async fn a_redis_that_is_killed_and_started_again_or_hangs_costs_no_refusal() {
     redis.run("SCRIPT FLUSH").await;
     fleet.creates(20, 4).await;
     fleet.expect_no_refusal();
-}
-
-/// What is the same for both stores: in each step the real one answers as the one in memory does, but for waits, which hold
-/// what time the step took.
-struct Both {
-    memory: MemorySlots,
-    real: RedisStore,
-}
-
-impl Both {
-    async fn take(&self, process: u64, first: u64, wanted: u32, capacity: u32) -> SlotsTaken {
-        let mut ask = SlotRequest::default();
-        (ask.process, ask.first) = (process, first);
-        (ask.wanted, ask.capacity) = (wanted, capacity);
-        ask.keep = Duration::from_secs(30);
-        let memory = self.memory.take(ask).await.unwrap();
-        let real = self.real.take(ask).await.unwrap();
-        let difference = real.wait.abs_diff(memory.wait);
-        assert!(difference < Duration::from_secs(5), "{real:?} {memory:?}");
-        assert_eq!(real.granted, memory.granted, "{ask:?}");
-        assert_eq!(real.standing, memory.standing, "{ask:?}");
-        real
-    }
-
-    async fn renew(&self, process: u64, held: Vec<(SlotName, Duration)>, waits: bool) -> Renewed {
-        let mut renewal = Renewal::default();
-        (renewal.process, renewal.held, renewal.waits) = (process, held, waits);
-        let memory = self.memory.renew(renewal.clone()).await.unwrap();
-        let real = self.real.renew(renewal).await.unwrap();
-        assert_eq!(real, memory);
-        real
-    }
-
-    async fn bind(&self, process: u64, number: u64, task: &str) -> bool {
-        let binding = Binding::new(process, number, task, Duration::from_secs(60));
-        let memory = self.memory.bind(binding.clone()).await.unwrap();
-        let real = self.real.bind(binding).await.unwrap();
-        assert_eq!(real, memory);
-        real
-    }
-
-    async fn release(&self, process: u64, slots: &[SlotName], ended: &[&str], leaves: bool) {
-        let mut release = Release::default();
-        (release.process, release.leaves) = (process, leaves);
-        release.slots = slots.to_vec();
-        release.ended = ended.iter().map(|task| (*task).into()).collect();
-        self.memory.release(release.clone()).await.unwrap();
-        self.real.release(release).await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn the_script_does_as_the_store_in_memory_does() {
-    let redis = Redis::start().await;
-    redis.run("SET ploton:{test}:slots:open 0").await;
-    let both = Both {
-        memory: MemorySlots::new(),
-        real: store(&redis),
-    };
-    let long = Duration::from_secs(60);
-    assert_eq!(both.take(1, 0, 2, 4).await.granted, 2);
-    assert_eq!(both.take(2, 0, 3, 4).await.granted, 2);
-    for process in 3..6 {
-        assert_eq!(both.take(process, 0, 2, 4).await.granted, 0);
-    }
-    assert!(both.bind(1, 0, "task_1").await);
-    both.release(1, &[SlotName::Reserved(1)], &["task_1"], false)
-        .await;
-    assert!(!both.bind(1, 7, "task_1").await);
-    // Two are free; the third in line has to leave them to those before it, the first of whom is process 2.
-    assert_eq!(both.take(4, 2, 2, 4).await.granted, 0);
-    assert_eq!(both.take(2, 3, 1, 4).await.granted, 1);
-    assert_eq!(both.take(3, 2, 2, 4).await.granted, 1);
-    let held = vec![
-        (SlotName::Reserved(0), long),
-        (SlotName::Task("task_1".into()), long),
-        (SlotName::Task("task {2}\n".into()), long),
-    ];
-    let renewed = both.renew(2, held, false).await;
-    assert_eq!(&*renewed.ended[0], "task_1");
-    assert_eq!(renewed.ended.len(), 1);
-    assert_eq!(renewed.standing.taken, 5);
-    both.release(
-        2,
-        &[
-            SlotName::Reserved(0),
-            SlotName::Reserved(1),
-            SlotName::Reserved(3),
-        ],
-        &[],
-        true,
-    )
-    .await;
-    both.release(3, &[SlotName::Reserved(2)], &["task {2}\n"], false)
-        .await;
-    // Four are free, and three in line: one each, and one more for the first.
-    assert_eq!(both.take(5, 10, 9, 4).await.granted, 1);
-    assert_eq!(both.take(4, 10, 9, 4).await.granted, 1);
-    both.renew(3, Vec::new(), false).await;
-    assert_eq!(both.take(4, 20, 9, 4).await.granted, 1);
-    both.renew(5, vec![(SlotName::Reserved(10), long)], false)
-        .await;
-    assert_eq!(both.take(4, 30, 9, 4).await.granted, 1);
-    both.take(4, 40, 0, 4).await;
-    assert_eq!(both.take(6, 0, 1, 9).await.granted, 1);
 }
 
 #[tokio::test]

@@ -10,9 +10,11 @@
 //! - A connection that was lost, hangs, or leads to a server that can't write now (`READONLY` after a failover, `MASTERDOWN`,
 //!   `LOADING`, `NOAUTH`, `MOVED`, `CLUSTERDOWN`) is made anew, at most every 3 s. Meanwhile calls fail at once.
 //! - The script is sent again when the server lost it. All keys end by themselves when they are no longer used.
-//! - What the server lost (a restart, `FLUSHALL`, a failover with lost writes) the first process that calls knows again.
+//! - What the server lost (a restart, `FLUSHALL`, a failover with lost writes) the processes know again: of the rate limit the
+//!   first that calls, of task slots each its own.
 //!
-//! What the layer does meanwhile is its own matter; see [`PlotonRateLimit`](crate::PlotonRateLimit).
+//! What the layers do meanwhile is their own matter; see [`PlotonRateLimit`](crate::PlotonRateLimit) and
+//! [`PlotonTaskLimit::shared`](crate::PlotonTaskLimit::shared).
 //!
 //! # Cluster
 //!

@@ -195,8 +195,8 @@ impl PlotonTaskLimit {
         self
     }
 
-    /// What becomes of requests while the shared store gives no answer. Default: [`Outage::Share`], as many tasks as the
-    /// capacity divided by the processes that were there. Whoever runs more already keeps them, so that all together may run
+    /// What becomes of requests when the shared store has given no answer for a second. Default: [`Outage::Share`], as many
+    /// tasks as the capacity divided by the processes that were there. Whoever runs more already keeps them, so that all together may run
     /// more than the capacity until those have ended.
     pub fn on_outage(self, outage: Outage) -> Self {
         self.shared.change(|state, _, _| {

@@ -188,7 +188,7 @@ impl Fleet {
                 return shares;
             }
             assert!(
-                begin.elapsed() < Duration::from_secs(100),
+                Instant::now() - begin < Duration::from_secs(100),
                 "{}: {shares:?}",
                 self.case
             );
@@ -268,7 +268,7 @@ async fn a_redis_that_knows_nothing_lets_nobody_begin_for_six_seconds() {
         sleep(Duration::from_millis(50)).await;
     }
     // Two clocks are not exactly as fast.
-    assert!(begin.elapsed() > Duration::from_millis(5_900));
+    assert!(Instant::now() - begin > Duration::from_millis(5_900));
     // What somebody else wrote under the names is no reason to fail.
     for name in [
         "slots",

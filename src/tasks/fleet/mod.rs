@@ -73,6 +73,12 @@ pub(super) struct Down {
     began: bool,
 }
 
+impl Down {
+    fn is_long(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= LONG_AWAY
+    }
+}
+
 /// A call of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Errand {
@@ -129,7 +135,8 @@ impl Fleet {
     /// How many slots may be taken now, of which `taken` are already.
     pub(super) fn available(&self, taken: usize, capacity: u32, now: Instant) -> usize {
         let spares = self.spares.iter().filter(|(_, until)| *until > now).count();
-        if self.down.is_none() {
+        // Who is away for a moment only must not begin what others may begin too.
+        if self.down.is_none_or(|down| !down.is_long(now)) {
             return spares;
         }
         let share = self.outage.share(capacity, self.sharers());
@@ -249,8 +256,7 @@ impl Fleet {
 
     /// Others may have started tasks while the store was away, too, that it has not heard of.
     fn may_have_begun(&self, down: Down, now: Instant) -> bool {
-        let away = now.saturating_duration_since(down.since);
-        down.began || (self.outage != Outage::Wait && away >= LONG_AWAY)
+        down.began || (self.outage != Outage::Wait && down.is_long(now))
     }
 
     fn held(&self, slots: &Slots, now: Instant) -> Vec<(SlotName, Duration)> {
@@ -509,7 +515,7 @@ pub(super) const KEEP: Duration = Duration::from_secs(30);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How often a process that holds nothing shows that it is there.
 const SHOWN_EVERY: Duration = Duration::from_secs(10);
-/// A store that was away for longer may have missed what others began.
+/// From then on tasks are begun without a store that is away.
 const LONG_AWAY: Duration = Duration::from_secs(1);
 /// So many processes count for so long, where a store knows fewer.
 const REMEMBERED: Duration = Duration::from_secs(60);

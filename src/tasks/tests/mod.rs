@@ -1,3 +1,4 @@
+mod moody_store;
 mod properties;
 mod queue;
 mod service;

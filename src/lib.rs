@@ -25,6 +25,8 @@ mod origin;
 mod plan;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "reqwest")]
+pub mod reqwest;
 pub mod retry;
 pub mod stack;
 mod sync;

@@ -67,6 +67,10 @@ fn known(cause: &(dyn Error + 'static)) -> Option<(Outcome, &'static str)> {
     if cause.is::<http::uri::InvalidUri>() || cause.is::<http::uri::InvalidUriParts>() {
         return Some((Outcome::Final, "uri"));
     }
+    #[cfg(feature = "reqwest")]
+    if let Some(Some(known)) = cause.downcast_ref().map(reqwest_error) {
+        return Some(known);
+    }
     if let Some(client) = cause.downcast_ref::<legacy::Error>() {
         return client_error(client);
     }
@@ -99,6 +103,17 @@ fn client_error(error: &legacy::Error) -> Option<(Outcome, &'static str)> {
         .connect_info()
         .is_none()
         .then_some((Outcome::NotSent, "handshake"))
+}
+
+/// What reqwest says itself; the rest it has from hyper-util's client.
+#[cfg(feature = "reqwest")]
+fn reqwest_error(error: &reqwest::Error) -> Option<(Outcome, &'static str)> {
+    // Neither what it could not send nor a chain of redirects that its policy ended gets better.
+    if error.is_builder() || error.is_redirect() {
+        return Some((Outcome::Final, "request"));
+    }
+    // That of a connector is one of the connection: nothing was sent.
+    (error.is_timeout() && !error.is_connect()).then_some((Outcome::Ambiguous, "timeout"))
 }
 
 fn hyper_error(error: &hyper::Error) -> Option<(Outcome, &'static str)> {

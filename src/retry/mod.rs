@@ -28,6 +28,8 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "reqwest")]
+pub(crate) use self::replay::DEFAULT_MAX_KEPT;
 pub use self::{
     cloning::{CloningRetry, CloningRetryService},
     error::{AttemptsFailed, DeadlinePassed, KeyExpired},

@@ -28,4 +28,5 @@ impl<B: Clone> RetryBody for B {
     }
 }
 
-const DEFAULT_MAX_KEPT: usize = 64 * 1024;
+/// How much of a body is kept where nobody says.
+pub(crate) const DEFAULT_MAX_KEPT: usize = 64 * 1024;

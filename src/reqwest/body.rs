@@ -109,3 +109,41 @@ impl fmt::Debug for ReqwestBody {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes of a body, and where they are.
+    fn bytes(body: &Body) -> (*const u8, &[u8]) {
+        let bytes = body.as_bytes().expect("bytes");
+        (bytes.as_ptr(), bytes)
+    }
+
+    #[test]
+    fn bytes_stay_bytes_and_are_not_copied() {
+        let body = Body::from(vec![b'x'; 100_000]);
+        let before = bytes(&body).0;
+        let first = ReqwestBody::new(body, 0);
+        let second = first.try_clone().unwrap();
+        for body in [first, second] {
+            assert_eq!(http_body::Body::size_hint(&body).exact(), Some(100_000));
+            let body = Body::from(body);
+            assert_eq!(bytes(&body), (before, &[b'x'; 100_000][..]));
+        }
+    }
+
+    #[test]
+    fn an_empty_body_stays_empty() {
+        let body = ReqwestBody::new(Body::default(), 0);
+        assert!(http_body::Body::is_end_stream(&body));
+        assert_eq!(Body::from(body).as_bytes(), Some(&b""[..]));
+    }
+
+    #[test]
+    fn a_stream_is_kept_up_to_the_cap() {
+        let stream = || Body::wrap(http_body_util::Full::<Bytes>::from("{}"));
+        assert!(ReqwestBody::new(stream(), 2).try_clone().is_some());
+        assert!(ReqwestBody::new(stream(), 1).try_clone().is_none());
+    }
+}

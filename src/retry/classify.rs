@@ -292,4 +292,20 @@ mod tests {
             assert_eq!(error(&*cause), (outcome, kind));
         }
     }
+
+    #[cfg(feature = "reqwest")]
+    #[tokio::test]
+    async fn what_reqwest_can_not_send_is_final_and_its_timeout_ambiguous() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let ftp = client.get("ftp://127.0.0.1/").send().await.unwrap_err();
+        assert_eq!(error(&ftp), (Outcome::Final, "request"));
+        let short = std::time::Duration::from_millis(50);
+        let hung = client.get(&url).timeout(short).send().await.unwrap_err();
+        assert_eq!(error(&hung), (Outcome::Ambiguous, "timeout"));
+        drop(listener);
+        let refused = client.get(&url).send().await.unwrap_err();
+        assert_eq!(error(&refused), (Outcome::NotSent, "connect"));
+    }
 }

@@ -7,6 +7,7 @@ mod keys;
 mod limit;
 #[cfg(feature = "redis")]
 mod redis;
+mod reqwests;
 
 use std::{
     any::type_name, collections::BTreeSet, fmt::Debug, fs, num::NonZeroU32, path::Path,
@@ -108,6 +109,7 @@ async fn show_all(shown: &mut Shown) {
     keys::show_all(shown).await;
     client::show_all(shown).await;
     limit::show_all(shown).await;
+    reqwests::show_all(shown).await;
     layers(shown).await;
     retry_errors(shown).await;
     limit_errors(shown).await;

@@ -24,7 +24,33 @@ use crate::retry::DEFAULT_MAX_KEPT;
 ///
 /// # Example
 ///
-/// See the [module](super).
+/// A [`reqwest::Request`] hides its extensions; an `http::Request` that becomes one brings them along:
+///
+/// ```
+/// use std::time::Duration;
+/// use tokio::time::Instant;
+/// use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+/// use tower_ploton::{Deadline, PlotonIdempotency, reqwest::{FromReqwest, ReqwestBody}};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BoxError> {
+/// let service = ServiceBuilder::new()
+///     .layer(FromReqwest::new().max_kept(1024 * 1024))
+///     .layer(PlotonIdempotency::new())
+///     .service(service_fn(async |request: http::Request<ReqwestBody>| {
+///         assert!(request.headers().contains_key("idempotency-key"));
+///         assert!(request.extensions().get::<Deadline>().is_some());
+///         Ok::<_, BoxError>(http::Response::new("created"))
+///     }));
+///
+/// let request = http::Request::post("https://api.ploton.ai/v1/tasks")
+///     .extension(Deadline(Instant::now() + Duration::from_secs(20)))
+///     .body(r#"{"prompt":"Pay invoice 42"}"#)?;
+/// let response = service.oneshot(reqwest::Request::try_from(request)?).await?;
+/// assert_eq!(response.text().await?, "created");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until a service is made with it"]
 pub struct FromReqwest {

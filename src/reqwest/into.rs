@@ -25,7 +25,25 @@ use tower::{Layer, Service};
 ///
 /// # Example
 ///
-/// See the [module](super).
+/// ```
+/// use tower::{BoxError, ServiceBuilder, ServiceExt};
+/// use tower_ploton::{PlotonRetry, mock::FakePloton, reqwest::{IntoReqwest, ReqwestBody}};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BoxError> {
+/// let server = FakePloton::new().listen().await?;
+/// let service = ServiceBuilder::new()
+///     .layer(PlotonRetry::new())
+///     .layer(IntoReqwest::new())
+///     .service(reqwest::Client::builder().no_proxy().build()?);
+///
+/// let request = http::Request::get(format!("{}/v1/tasks", server.url()))
+///     .body(ReqwestBody::from(bytes::Bytes::new()))?;
+/// let response: http::Response<reqwest::Body> = service.oneshot(request).await?;
+/// assert_eq!(response.status(), 401);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use = "a layer does nothing until a service is made with it"]
 #[non_exhaustive]

@@ -7,6 +7,8 @@
     reason = "a test fails by a panic"
 )]
 
+#[path = "reqwest/own_retries.rs"]
+mod own_retries;
 #[path = "reqwest/redirects.rs"]
 mod redirects;
 #[allow(unreachable_pub, reason = "as its user would write it")]
@@ -20,8 +22,8 @@ use reqwest::{Body, Client, ClientBuilder, Request};
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_ploton::{
     Attempts, Deadline, Plan, PlotonAuth, PlotonIdempotency, PlotonRateLimit, PlotonReplay,
-    PlotonRetry,
-    api::{NewTask, Ploton},
+    PlotonRetry, PlotonTaskLimit, TaskSlot,
+    api::{ApiError, ErrorCode, NewTask, Ploton, PlotonErrors},
     mock::FakePloton,
     reqwest::{FromReqwest, IntoReqwest, ReqwestBody},
     retry::{AttemptsFailed, DeadlinePassed},
@@ -208,6 +210,25 @@ async fn the_typed_client_sends_by_reqwest() {
     let task = ploton.create_task(&task).await.unwrap();
     assert_eq!(task.id.as_str(), fake.tasks()[0].id);
     assert_created_once(&server, &fake);
+}
+
+/// The layers beside the four: errors as types, and a slot for each task in the extensions of reqwest's response.
+#[tokio::test]
+async fn the_other_layers_stand_there_too() {
+    let (_, server) = start().await;
+    let limit = PlotonTaskLimit::new(plan());
+    let ploton = ServiceBuilder::new()
+        .layer(FromReqwest::new())
+        .layer(PlotonErrors::new().origin(server.origin()))
+        .layer(stack(&server).tasks(limit))
+        .layer(IntoReqwest::new())
+        .service(client());
+    let create = |body: &'static str| ploton.clone().oneshot(post(server.url(), body));
+    let created = create(TASK).await.unwrap();
+    assert!(created.extensions().get::<TaskSlot>().is_some());
+    let error = create("{").await.unwrap_err();
+    let error = error.downcast_ref::<ApiError>().expect("an answer");
+    assert_eq!(error.code(), Some(&ErrorCode::InvalidRequest));
 }
 
 #[tokio::test]

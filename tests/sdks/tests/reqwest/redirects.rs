@@ -34,8 +34,9 @@ async fn a_redirect_takes_no_key_to_another_origin_whatever_the_policy() {
             // The other origin's answer comes back as the attempt's.
             assert_eq!(answer, StatusCode::UNAUTHORIZED);
             assert_eq!((server.seen().len(), fake.tasks().len()), (1, 0));
-            // What is sent again there is the POST with its idempotency key, or a GET that keeps it.
+            // The idempotency key, which is no secret, goes along, with a GET too.
             let seen = &foreign.seen()[0];
+            assert!(seen.idempotency_key.is_some());
             assert_eq!(seen.method == "POST", [307, 308].contains(&status));
         }
     }

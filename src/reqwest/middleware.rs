@@ -25,6 +25,9 @@ use crate::retry::DEFAULT_MAX_KEPT;
 /// layers: [`Deadline`](crate::Deadline), [`MaxAttempts`](crate::MaxAttempts), [`IdempotencyKey`](crate::IdempotencyKey).
 /// Each attempt has a copy of its own, and what it leaves there is not seen outside.
 ///
+/// The service that the layer makes lives for one request, while what its clones share lives in the layer. So a layer
+/// whose inner service must be `'static`, such as tower's `buffer`, can't be had here.
+///
 /// # Errors
 ///
 /// A request that was sent once fails with the [`Error`] that it met. Where the layers have more to say, it is

@@ -162,13 +162,14 @@ impl PlotonAuth {
         }
     }
 
+    fn acts_for<B>(&self, request: &Request<B>) -> bool {
+        self.origin.contains(request.uri()) && !request.headers().contains_key(AUTHORIZATION)
+    }
+
+    /// Never where [`acts_for`](Self::acts_for) says so: an origin is reached by HTTPS, or is loopback.
     fn is_in_the_clear<B>(&self, request: &Request<B>) -> bool {
         let uri = request.uri();
         self.origin.is_in_the_clear(uri) || Origin::default().is_in_the_clear(uri)
-    }
-
-    fn acts_for<B>(&self, request: &Request<B>) -> bool {
-        self.origin.contains(request.uri()) && !request.headers().contains_key(AUTHORIZATION)
     }
 }
 
@@ -185,7 +186,7 @@ impl<S> Layer<S> for PlotonAuth {
     fn layer(&self, inner: S) -> Self::Service {
         AuthService {
             inner,
-            layer: self.clone(),
+            layer: Arc::new(self.clone()),
         }
     }
 }

@@ -5,18 +5,13 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use http::{Request, Response, StatusCode, header::AUTHORIZATION};
 use pin_project_lite::pin_project;
 use tower::{BoxError, Service};
 
-use super::{
-    PlotonAuth,
-    keys::{Chosen, Keys},
-    renewal,
-};
+use super::{PlotonAuth, keys::Chosen, renewal};
 use crate::{
     key::KeyUnavailable,
     logical::{KeyRenewed, Watch},
@@ -27,7 +22,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct AuthService<S> {
     pub(super) inner: S,
-    pub(super) layer: PlotonAuth,
+    pub(super) layer: Arc<PlotonAuth>,
 }
 
 impl<S, B, R> Service<Request<B>> for AuthService<S>
@@ -44,65 +39,73 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let state = if self.layer.is_in_the_clear(&request) {
-            State::InTheClear
-        } else if !self.layer.acts_for(&request) {
-            State::Sent {
-                response: self.inner.call(request),
-                used: None,
-            }
-        } else if let Some(chosen) = self.layer.keys.choose(request.extensions()) {
-            send(&mut self.inner, &self.layer, request, chosen)
-        } else {
+        if !self.layer.acts_for(&request) {
+            let state = if self.layer.is_in_the_clear(&request) {
+                State::InTheClear
+            } else {
+                State::Sent {
+                    response: self.inner.call(request),
+                    used: None,
+                }
+            };
+            return ResponseFuture { state };
+        }
+        let Some(chosen) = self.layer.keys.choose(request.extensions()) else {
             // The inner service's readiness is given back: the clone has none.
             let service = self.inner.clone();
             self.inner = service.clone();
-            State::without_key(Unsent {
+            let state = State::without_key(Unsent {
                 service,
                 layer: self.layer.clone(),
                 request,
-            })
+            });
+            return ResponseFuture { state };
         };
-        ResponseFuture { state }
+        ResponseFuture {
+            state: send(&mut self.inner, &self.layer, request, chosen),
+        }
     }
 }
 
 /// Sends `request` by `service`, which is ready.
 fn send<S, B>(
     service: &mut S,
-    layer: &PlotonAuth,
+    layer: &Arc<PlotonAuth>,
     mut request: Request<B>,
     chosen: Chosen,
 ) -> State<S, S::Future, S::Response, B>
 where
     S: Service<Request<B>>,
 {
-    if chosen.renew {
+    let Chosen {
+        bearer,
+        generation,
+        renew,
+    } = chosen;
+    if renew {
         renewal::in_background(&layer.keys, layer.source_timeout);
     }
     Watch::key_is_chosen();
-    request.headers_mut().insert(AUTHORIZATION, chosen.bearer);
+    request.headers_mut().insert(AUTHORIZATION, bearer);
     State::Sent {
         response: service.call(request),
         used: Some(Used {
-            keys: layer.keys.clone(),
-            generation: chosen.generation,
-            source_timeout: layer.source_timeout,
+            layer: layer.clone(),
+            generation,
         }),
     }
 }
 
 /// The key that a request was sent with.
 struct Used {
-    keys: Arc<Keys>,
+    layer: Arc<PlotonAuth>,
     generation: u64,
-    source_timeout: Duration,
 }
 
 /// What waits for a key.
 struct Unsent<S, B> {
     service: S,
-    layer: PlotonAuth,
+    layer: Arc<PlotonAuth>,
     request: Request<B>,
 }
 
@@ -158,28 +161,25 @@ where
             let next = match state.as_mut().project() {
                 // Sent => (Unauthorized | done)
                 StateProj::Sent { response, used } => {
-                    let result = ready!(response.poll(cx)).map_err(Into::into);
-                    let unauthorized = result
-                        .as_ref()
-                        .is_ok_and(|response| response.status() == StatusCode::UNAUTHORIZED);
-                    match (result, used.take()) {
-                        (Ok(response), Some(used)) if unauthorized => {
-                            let Used {
-                                keys,
-                                generation,
-                                source_timeout,
-                            } = used;
-                            if keys.renewal.is_none() {
-                                let renewed = keys.changed_since(generation);
-                                return Poll::Ready(Ok(tell(response, Ok(renewed))));
-                            }
-                            let answer = renewal::was_refused(keys, generation, source_timeout);
-                            State::Unauthorized {
-                                answer: Box::pin(answer),
-                                response: Some(Box::new(response)),
-                            }
-                        }
-                        (result, _) => return Poll::Ready(result),
+                    let polled = response.poll(cx);
+                    let is_unauthorized =
+                        |response: &S::Response| response.status() == StatusCode::UNAUTHORIZED;
+                    let response = match polled {
+                        Poll::Ready(Ok(response)) if is_unauthorized(&response) => response,
+                        polled => return polled.map_err(Into::into),
+                    };
+                    let Some(Used { layer, generation }) = used.take() else {
+                        return Poll::Ready(Ok(response));
+                    };
+                    let keys = layer.keys.clone();
+                    if keys.renewal.is_none() {
+                        let renewed = keys.changed_since(generation);
+                        return Poll::Ready(Ok(tell(response, Ok(renewed))));
+                    }
+                    let answer = renewal::was_refused(keys, generation, layer.source_timeout);
+                    State::Unauthorized {
+                        answer: Box::pin(answer),
+                        response: Some(Box::new(response)),
                     }
                 }
                 // InTheClear => done

@@ -8,6 +8,7 @@ use std::{
 
 use http::{Request, Response};
 use http_body::Body;
+use tokio::time::Instant;
 use tower::{BoxError, Layer, Service};
 
 use super::{PlotonRetry, ResponseFuture, kept::CloneBody};
@@ -86,6 +87,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let CloningRetry { layer, clone } = &self.layer;
-        layer.start(&mut self.inner, request, CloneBody::Given(clone.clone()))
+        let given = CloneBody::Given(clone.clone());
+        layer.start(&mut self.inner, Instant::now(), request, false, given)
     }
 }

@@ -52,7 +52,7 @@ where
     S: Service<Request<B>>,
 {
     /// The first attempt was sent by `service`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn sent(response: S::Future, service: S, progress: Progress<B>) -> Self {
         Self {
             state: State::Sent { response },
@@ -87,14 +87,14 @@ where
         let span = progress.span().clone();
         let _entered = span.enter();
         // To a retry layer outside, all attempts of this one are one.
-        let _hidden = Watch::hide();
+        let watch = Watch::begin();
         loop {
             let next = match this.state.as_mut().project() {
                 // Sent => (Waiting | done)
                 StateProj::Sent { response } => {
-                    let watch = Watch::begin();
+                    watch.look();
                     let polled = response.poll(cx);
-                    let seen = watch.end();
+                    let seen = watch.seen();
                     progress.key_was_chosen(seen.key_chosen);
                     let Poll::Ready(result) = polled else {
                         // A timer that ends the attempt before the deadline is enough.

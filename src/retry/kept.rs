@@ -54,6 +54,8 @@ impl<B> CloneBody<B> {
 }
 
 impl<B> Kept<B> {
+    // Inlined, as all that is put together for a request: it is large, and would be moved from place to place.
+    #[inline(always)]
     pub(super) fn of(
         request: &Request<B>,
         more_than_once: bool,

@@ -157,28 +157,47 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        self.call_at(Instant::now(), request, false)
+    }
+}
+
+impl<S> RetryService<S> {
+    /// Sends `request` at `now`. `has_key` where an idempotency layer was here already.
+    pub(crate) fn call_at<B, R>(
+        &mut self,
+        now: Instant,
+        request: Request<B>,
+        has_key: bool,
+    ) -> ResponseFuture<S, B, R>
+    where
+        S: Service<Request<B>, Response = Response<R>> + Clone,
+        B: RetryBody,
+    {
         let own = CloneBody::own();
-        self.layer.start(&mut self.inner, request, own)
+        self.layer
+            .start(&mut self.inner, now, request, has_key, own)
     }
 }
 
 impl PlotonRetry {
-    /// Sends `request` by `inner`, which is ready.
+    /// Sends `request` at `now` by `inner`, which is ready.
     fn start<S, B, R>(
         &self,
         inner: &mut S,
+        now: Instant,
         mut request: Request<B>,
+        has_key: bool,
         clone_body: CloneBody<B>,
     ) -> ResponseFuture<S, B, R>
     where
         S: Service<Request<B>, Response = Response<R>> + Clone,
     {
-        let now = Instant::now();
         let most_attempts = self.settings.attempts_of(&request);
         let key_age = self.settings.key_age_of(&request, now);
         let deadline = self.settings.deadline_of(&request, key_age, now);
-        let may_get_key =
-            !request.method().is_safe() && !IdempotencyKey::is_set_in(request.headers());
+        let may_get_key = !has_key
+            && !request.method().is_safe()
+            && !IdempotencyKey::is_set_in(request.headers());
         if most_attempts > 1 && may_get_key {
             // An idempotency layer inside this one then mints one key, not one per attempt, and says so here.
             LogicalRequest::get_or_insert(request.extensions_mut()).deadline = deadline;
@@ -187,15 +206,16 @@ impl PlotonRetry {
         let span = events::span(&request, self.settings.key_in_span);
         let settings = self.settings.clone();
         let mut progress = Progress::new(kept, settings, most_attempts, now, deadline, span);
-        let not_ready = inner.clone();
-        let mut ready = mem::replace(inner, not_ready);
         if !progress.sends_first() {
+            // The inner service's readiness is given back: the clone has none.
+            let not_ready = inner.clone();
+            let ready = mem::replace(inner, not_ready);
             return ResponseFuture::too_late(ready, progress);
         }
         let response = {
             let _entered = progress.span().enter();
-            ready.call(request)
+            inner.call(request)
         };
-        ResponseFuture::sent(response, ready, progress)
+        ResponseFuture::sent(response, inner.clone(), progress)
     }
 }

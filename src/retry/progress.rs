@@ -49,6 +49,7 @@ struct Again<B> {
 }
 
 impl<B> Progress<B> {
+    #[inline(always)]
     pub(super) fn new(
         kept: Kept<B>,
         settings: Arc<Settings>,

@@ -43,14 +43,24 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if self.layer.is_none() {
+            return ResponseFuture::without_slot(self.inner.call(request));
+        }
+        self.call_within(request)
+    }
+}
+
+impl<S> TaskLimitService<S> {
+    // Apart, so that a stack without a limit moves neither the request nor the future once more.
+    #[inline(never)]
+    fn call_within<B, R>(&mut self, mut request: Request<B>) -> ResponseFuture<S, B>
+    where
+        S: Service<Request<B>, Response = Response<R>> + Clone,
+    {
         let layer = self.layer.as_ref();
         let Some(layer) = layer.filter(|layer| layer.acts_for(&request)) else {
-            let response = self.inner.call(request);
-            let call = None;
-            return ResponseFuture {
-                state: State::Sent { response, call },
-            };
+            return ResponseFuture::without_slot(self.inner.call(request));
         };
         let key = IdempotencyKey::of(request.headers());
         let key = key.or_else(|| request.extensions().get().cloned());
@@ -93,6 +103,20 @@ pin_project! {
     {
         #[pin]
         state: State<S, S::Future, B>,
+    }
+}
+
+impl<S, B> ResponseFuture<S, B>
+where
+    S: Service<Request<B>>,
+{
+    const fn without_slot(response: S::Future) -> Self {
+        Self {
+            state: State::Sent {
+                response,
+                call: None,
+            },
+        }
     }
 }
 
@@ -153,16 +177,18 @@ where
                 }
                 // Sent => done
                 StateProj::Sent { response, call } => {
-                    let mut result = ready!(response.poll(cx)).map_err(Into::into);
-                    match (&mut result, call.take()) {
-                        (Ok(response), Some(call)) => {
-                            let status = response.status();
-                            call.answered(status, response.extensions_mut());
+                    let mut polled = response.poll(cx).map_err(Into::into);
+                    if let (Poll::Ready(result), Some(_)) = (&mut polled, &call) {
+                        match (result, call.take()) {
+                            (Ok(response), Some(call)) => {
+                                let status = response.status();
+                                call.answered(status, response.extensions_mut());
+                            }
+                            (Err(error), Some(call)) => call.failed(error),
+                            (_, None) => {}
                         }
-                        (Err(error), Some(call)) => call.failed(error),
-                        (_, None) => {}
                     }
-                    return Poll::Ready(result);
+                    return polled;
                 }
                 // Refused => done
                 StateProj::Refused { error } => {

@@ -38,7 +38,7 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if !self.layer.acts_for(&request) {
             let state = if self.layer.is_in_the_clear(&request) {
                 State::InTheClear
@@ -61,22 +61,18 @@ where
             });
             return ResponseFuture { state };
         };
+        let generation = add_key(&mut request, &self.layer, chosen);
         ResponseFuture {
-            state: send(&mut self.inner, &self.layer, request, chosen),
+            state: State::Sent {
+                response: self.inner.call(request),
+                used: Some(Used::of(&self.layer, generation)),
+            },
         }
     }
 }
 
-/// Sends `request` by `service`, which is ready.
-fn send<S, B>(
-    service: &mut S,
-    layer: &Arc<PlotonAuth>,
-    mut request: Request<B>,
-    chosen: Chosen,
-) -> State<S, S::Future, S::Response, B>
-where
-    S: Service<Request<B>>,
-{
+/// Adds the key to a request that is sent now, and returns its generation.
+fn add_key<B>(request: &mut Request<B>, layer: &PlotonAuth, chosen: Chosen) -> u64 {
     let Chosen {
         bearer,
         generation,
@@ -87,19 +83,22 @@ where
     }
     Watch::key_is_chosen();
     request.headers_mut().insert(AUTHORIZATION, bearer);
-    State::Sent {
-        response: service.call(request),
-        used: Some(Used {
-            layer: layer.clone(),
-            generation,
-        }),
-    }
+    generation
 }
 
 /// The key that a request was sent with.
 struct Used {
     layer: Arc<PlotonAuth>,
     generation: u64,
+}
+
+impl Used {
+    fn of(layer: &Arc<PlotonAuth>, generation: u64) -> Self {
+        Self {
+            layer: layer.clone(),
+            generation,
+        }
+    }
 }
 
 /// What waits for a key.
@@ -211,10 +210,16 @@ where
                     let Unsent {
                         mut service,
                         layer,
-                        request,
+                        mut request,
                     } = *unsent;
                     match chosen {
-                        Some(chosen) => send(&mut service, &layer, request, chosen),
+                        Some(chosen) => {
+                            let generation = add_key(&mut request, &layer, chosen);
+                            State::Sent {
+                                response: service.call(request),
+                                used: Some(Used::of(&layer, generation)),
+                            }
+                        }
                         // It expired before the service was ready, whose readiness is given back.
                         None => State::without_key(Unsent {
                             service: service.clone(),

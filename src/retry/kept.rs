@@ -132,11 +132,6 @@ impl<B> Kept<B> {
             .map(|key| (key, self.key_age))
     }
 
-    /// When the attempt was sent whose API key it is to carry, by the word of another retry layer outside.
-    pub(super) fn pinned(&self) -> Option<Instant> {
-        self.logical()?.pinned
-    }
-
     /// `Some` where a layer outside asks whether it was processed.
     pub(super) fn fate(&self) -> Option<&Fate> {
         Fate::of(&self.head.extensions)

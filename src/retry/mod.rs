@@ -43,10 +43,14 @@ pub use self::{
 };
 use self::{
     kept::{CloneBody, Kept},
-    progress::Progress,
+    progress::{Call, Progress},
     settings::Settings,
 };
-use crate::{idempotency_key::IdempotencyKey, logical::LogicalRequest};
+use crate::{
+    fate::Fate,
+    idempotency_key::{IdempotencyKey, KEY_LIFE},
+    logical::LogicalRequest,
+};
 
 /// Tries again when it is safe and worth it: no earlier than `Retry-After`, with jitter, within a deadline.
 ///
@@ -203,19 +207,28 @@ impl PlotonRetry {
             LogicalRequest::get_or_insert(request.extensions_mut()).deadline = deadline;
         }
         let kept = Kept::of(&request, most_attempts > 1, clone_body, key_age);
-        let span = events::span(&request, self.settings.key_in_span);
-        let settings = self.settings.clone();
-        let mut progress = Progress::new(kept, settings, most_attempts, now, deadline, span);
-        if !progress.sends_first() {
+        let call = Call {
+            settings: self.settings.clone(),
+            most_attempts,
+            started: now,
+            deadline,
+            pinned: LogicalRequest::of(request.extensions()).and_then(|logical| logical.pinned),
+            span: events::span(&request, self.settings.key_in_span),
+        };
+        let fate = Fate::of(request.extensions());
+        fate.inspect(|fate| fate.watch());
+        // Only a key that is known has an age.
+        if deadline.is_some_and(|deadline| deadline <= now) || key_age >= KEY_LIFE {
             // The inner service's readiness is given back: the clone has none.
             let not_ready = inner.clone();
             let ready = mem::replace(inner, not_ready);
-            return ResponseFuture::too_late(ready, progress);
+            return ResponseFuture::too_late(ready, Progress::new(kept, call, 0));
         }
+        fate.inspect(|fate| fate.sent());
         let response = {
-            let _entered = progress.span().enter();
+            let _entered = call.span.enter();
             inner.call(request)
         };
-        ResponseFuture::sent(response, inner.clone(), progress)
+        ResponseFuture::sent(response, inner.clone(), Progress::new(kept, call, 1))
     }
 }

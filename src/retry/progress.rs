@@ -48,26 +48,38 @@ struct Again<B> {
     paid: Paid,
 }
 
+/// What is known of it when it is called.
+pub(super) struct Call {
+    pub(super) settings: Arc<Settings>,
+    pub(super) most_attempts: u32,
+    pub(super) started: Instant,
+    pub(super) deadline: Option<Instant>,
+    pub(super) pinned: Option<Instant>,
+    pub(super) span: Span,
+}
+
 impl<B> Progress<B> {
+    /// `made` is 1 where the first attempt was sent, else 0.
     #[inline(always)]
-    pub(super) fn new(
-        kept: Kept<B>,
-        settings: Arc<Settings>,
-        most_attempts: u32,
-        started: Instant,
-        deadline: Option<Instant>,
-        span: Span,
-    ) -> Self {
+    pub(super) fn new(kept: Kept<B>, call: Call, made: u32) -> Self {
+        let Call {
+            settings,
+            most_attempts,
+            started,
+            deadline,
+            pinned,
+            span,
+        } = call;
         Self {
-            pinned: kept.pinned(),
             kept,
             again: None,
             settings,
             most_attempts,
             started,
             deadline,
-            made: 0,
+            made,
             sent: started,
+            pinned,
             renewed: false,
             spent: None,
             last_hint: None,
@@ -86,17 +98,6 @@ impl<B> Progress<B> {
 
     pub(super) const fn deadline(&self) -> Option<Instant> {
         self.deadline
-    }
-
-    /// Whether the first attempt is sent now: not where the deadline has passed or the key is too old.
-    pub(super) fn sends_first(&mut self) -> bool {
-        self.kept.fate().inspect(|fate| fate.watch());
-        let sends = self.is_in_time(self.started) && self.kept.expired_key().is_none();
-        if sends {
-            self.made = 1;
-            self.kept.fate().inspect(|fate| fate.sent());
-        }
-        sends
     }
 
     /// Sends the next attempt, unless the deadline has passed.

@@ -177,18 +177,19 @@ where
                 }
                 // Sent => done
                 StateProj::Sent { response, call } => {
-                    let mut polled = response.poll(cx).map_err(Into::into);
-                    if let (Poll::Ready(result), Some(_)) = (&mut polled, &call) {
-                        match (result, call.take()) {
-                            (Ok(response), Some(call)) => {
-                                let status = response.status();
-                                call.answered(status, response.extensions_mut());
-                            }
-                            (Err(error), Some(call)) => call.failed(error),
-                            (_, None) => {}
-                        }
+                    if call.is_none() {
+                        return response.poll(cx).map_err(Into::into);
                     }
-                    return polled;
+                    let mut result = ready!(response.poll(cx)).map_err(Into::into);
+                    match (&mut result, call.take()) {
+                        (Ok(response), Some(call)) => {
+                            let status = response.status();
+                            call.answered(status, response.extensions_mut());
+                        }
+                        (Err(error), Some(call)) => call.failed(error),
+                        (_, None) => {}
+                    }
+                    return Poll::Ready(result);
                 }
                 // Refused => done
                 StateProj::Refused { error } => {

@@ -3,7 +3,7 @@
 use http::Request;
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_ploton::limit::{Outage, SharedStore, WaitTooLong};
+use tower_ploton::limit::{Outage, WaitTooLong};
 
 use crate::{
     log::Log,
@@ -211,7 +211,6 @@ async fn the_task_ends_with_the_last_who_shares_the_limiter() {
     let calls = remote.calls();
     sleep(100 * SECOND).await;
     assert_eq!(remote.calls(), calls);
-    let _: &dyn SharedStore = &remote;
 }
 
 #[tokio::test(start_paused = true)]

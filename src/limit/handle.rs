@@ -60,7 +60,7 @@ impl RateLimitHandle {
     }
 
     /// Lets no request leave before `until`, as a 429 does: one goes ahead alone then. A pause that lasts longer already
-    /// is not shortened, and an instant that is past changes nothing.
+    /// is not shortened, and an instant that is past changes nothing. Other processes that share the plan by a store go on.
     pub fn pause_until(&self, until: Instant) {
         let paused = self.shared.change(|state, now, _| {
             if until <= now {

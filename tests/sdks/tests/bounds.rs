@@ -4,7 +4,8 @@
 
 use std::{
     convert::Infallible,
-    future::{self, Ready},
+    future::Ready,
+    io,
     marker::{PhantomData, PhantomPinned},
     pin::Pin,
     rc::Rc,
@@ -12,23 +13,21 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
-use hyper_util::client::legacy;
 use tower::{
-    BoxError, Layer, Service, ServiceBuilder, ServiceExt,
+    BoxError, Layer, Service, ServiceBuilder, ServiceExt as _,
     buffer::BufferLayer,
-    service_fn,
-    util::{BoxCloneService, BoxCloneSyncService},
+    util::{BoxCloneService, BoxCloneSyncService, BoxService},
 };
 use tower_ploton::{
-    ApiKey, Plan, PlotonIdempotency, PlotonReplay, PlotonRetry, PlotonStack,
+    Plan, PlotonAuth, PlotonIdempotency, PlotonReplay, PlotonRetry, PlotonStack,
     api::{ErrorsFuture, ErrorsService},
     auth::{self, AuthService},
     base_url::{self, BaseUrlService},
     idempotency::{self, IdempotencyService},
     limit::{self, RateLimitService},
-    mock::FakePloton,
+    mock::{FakeBody, FakePloton, Fault},
     retry::{
         self, CloningRetryService, MapReplayService, ReplayBody, ReplayService, RetryBody,
         RetryService,
@@ -121,6 +120,7 @@ impl<B, R, E> Service<Request<B>> for Single<R, E> {
 /// Says whether a type has a trait: the inherent constant, where its bound holds, comes before the trait's.
 macro_rules! has {
     ($type:ty: $($bound:tt)+) => {{
+        #[allow(dead_code, reason = "not used where the bound holds")]
         trait Lacks {
             const HAS: bool = false;
         }
@@ -265,4 +265,108 @@ fn a_replayed_body_asks_for_send_alone<B: Send>() {
     is_send::<ReplayBody<B>>();
     is_sync::<ReplayBody<B>>();
     is_unpin::<ReplayBody<Bare>>();
+}
+
+fn stack() -> PlotonStack {
+    PlotonStack::new(tower_ploton_sdks::key(), Plan::Production)
+}
+
+/// Creates a task through `service` though the first attempt is cut.
+async fn creates_once<S, B, R>(service: S, fake: &FakePloton, body: B)
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<BoxError>,
+{
+    fake.fail_next(Fault::CutAfter);
+    let request = Request::post("https://api.ploton.ai/v1/tasks").body(body);
+    let response = service.oneshot(request.unwrap()).await;
+    let response = response.map_err(Into::into).unwrap();
+    assert_eq!(response.status(), StatusCode::CREATED);
+    let counts = fake.counts();
+    assert_eq!((counts.attempts, counts.created), (2, 1));
+}
+
+fn body() -> Full<Bytes> {
+    tower_ploton_sdks::task("one").into()
+}
+
+#[tokio::test(start_paused = true)]
+async fn boxed_services_may_stand_inside_and_outside() {
+    let fake = FakePloton::new();
+    let inside = BoxCloneService::new(fake.clone());
+    creates_once(stack().layer(inside), &fake, body()).await;
+
+    let fake = FakePloton::new();
+    let inside = BoxCloneSyncService::new(fake.clone());
+    creates_once(stack().layer(inside), &fake, body()).await;
+
+    let fake = FakePloton::new();
+    let outside = BoxCloneService::new(stack().layer(fake.clone()));
+    creates_once(outside, &fake, body()).await;
+
+    let fake = FakePloton::new();
+    let outside = BoxCloneSyncService::new(stack().layer(fake.clone()));
+    creates_once(outside, &fake, body()).await;
+
+    let fake = FakePloton::new();
+    let layered = ServiceBuilder::new().boxed_clone().layer(stack());
+    creates_once(layered.service(fake.clone()), &fake, body()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_cant_be_cloned_comes_in_through_a_buffer() {
+    let fake = FakePloton::new();
+    let single = BoxService::new(fake.clone());
+    let service = ServiceBuilder::new()
+        .layer(stack())
+        .layer(BufferLayer::new(16))
+        .service(single);
+    creates_once(service, &fake, body()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_cant_be_cloned_comes_in_through_a_replay_layer() {
+    fn boxed() -> UnsyncBoxBody<Bytes, Infallible> {
+        body().boxed_unsync()
+    }
+    let fake = FakePloton::new();
+    let service = ServiceBuilder::new()
+        .layer(PlotonReplay::new())
+        .layer(stack())
+        .service(fake.clone());
+    creates_once(service, &fake, boxed()).await;
+
+    let fake = FakePloton::new();
+    let again = |_: &UnsyncBoxBody<Bytes, Infallible>| Some(boxed());
+    let service = ServiceBuilder::new()
+        .layer(PlotonIdempotency::new())
+        .layer(PlotonRetry::new().clone_body_with(again))
+        .layer(PlotonAuth::new(tower_ploton_sdks::key()))
+        .service(fake.clone());
+    creates_once(service, &fake, boxed()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_or_an_answer_of_another_kind_is_mapped_inside() {
+    let fake = FakePloton::new();
+    let service = ServiceBuilder::new()
+        .layer(stack())
+        .map_response(|response: Response<Thing>| response.map(|Thing| Empty::<Bytes>::new()))
+        .map_err(|Local(_)| "of another kind")
+        // Of another kind:
+        .map_response(|response: Response<FakeBody>| response.map(|_| Thing))
+        .map_err(|_: io::Error| Local(Rc::default()))
+        .service(fake.clone());
+    creates_once(service, &fake, body()).await;
+}
+
+/// Nothing asks for `'static`.
+#[tokio::test(start_paused = true)]
+async fn a_body_may_be_borrowed() {
+    let fake = FakePloton::new();
+    let text = tower_ploton_sdks::task("one");
+    let server = ServiceBuilder::new()
+        .map_request(|request: Request<&str>| request.map(|text| Full::<Bytes>::from(text.to_owned())))
+        .service(fake.clone());
+    creates_once(stack().layer(server), &fake, text.as_str()).await;
 }

@@ -366,7 +366,9 @@ async fn a_body_may_be_borrowed() {
     let fake = FakePloton::new();
     let text = tower_ploton_sdks::task("one");
     let server = ServiceBuilder::new()
-        .map_request(|request: Request<&str>| request.map(|text| Full::<Bytes>::from(text.to_owned())))
+        .map_request(|request: Request<&str>| {
+            request.map(|text| Full::<Bytes>::from(text.to_owned()))
+        })
         .service(fake.clone());
     creates_once(stack().layer(server), &fake, text.as_str()).await;
 }

@@ -74,11 +74,7 @@ where
 }
 
 /// Sends `count` requests at once through clones of `service`: how each of them ended.
-async fn all<S>(
-    service: &S,
-    server: &Server,
-    count: usize,
-) -> Vec<Result<StatusCode, BoxError>>
+async fn all<S>(service: &S, server: &Server, count: usize) -> Vec<Result<StatusCode, BoxError>>
 where
     S: Service<Request<Full<Bytes>>, Response = Response<Incoming>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
@@ -258,12 +254,8 @@ fn redirected<B>(mut request: Request<B>, url: &Uri) -> Request<B> {
 fn balanced<S, E>(
     servers: &[Server; 2],
     endpoint: E,
-) -> impl Service<
-    Request<Full<Bytes>>,
-    Response = Response<Incoming>,
-    Error = BoxError,
-    Future: Send,
-> + Clone
+) -> impl Service<Request<Full<Bytes>>, Response = Response<Incoming>, Error = BoxError, Future: Send>
++ Clone
 + Send
 + use<S, E>
 where
@@ -279,7 +271,8 @@ where
             .map_request(to_server)
             .service(endpoint(http(), server))
     });
-    let discover = PendingRequestsDiscover::new(ServiceList::new(endpoints), CompleteOnResponse::default());
+    let discover =
+        PendingRequestsDiscover::new(ServiceList::new(endpoints), CompleteOnResponse::default());
     Buffer::new(Balance::new(discover), 64)
 }
 
@@ -331,8 +324,13 @@ impl<E> retry::Policy<Request<Full<Bytes>>, Response<Incoming>, E> for Again {
         result: &mut Result<Response<Incoming>, E>,
     ) -> Option<Self::Future> {
         let failed = |response: &mut Response<_>| !response.status().is_success();
-        self.0 = self.0.checked_sub(u32::from(result.as_mut().map_or(true, failed)))?;
-        result.as_mut().map_or(true, failed).then(|| future::ready(()))
+        self.0 = self
+            .0
+            .checked_sub(u32::from(result.as_mut().map_or(true, failed)))?;
+        result
+            .as_mut()
+            .map_or(true, failed)
+            .then(|| future::ready(()))
     }
 
     fn clone_request(&mut self, request: &Request<Full<Bytes>>) -> Option<Request<Full<Bytes>>> {

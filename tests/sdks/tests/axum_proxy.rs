@@ -108,7 +108,6 @@ async fn a_request_that_is_forwarded_through_every_fault_creates_one_task() {
         assert_created_once(&proxied.ploton, &proxied.fake);
         assert_eq!(proxied.proxy.seen().len(), 1);
         assert_eq!(proxied.ploton.seen()[0].version, Version::HTTP_11);
-        assert_eq!(proxied.ploton.connections(), 2, "another after the cut");
     }
 }
 
@@ -347,12 +346,12 @@ async fn callers_that_hit_on_the_same_key_are_told_apart_by_their_names() {
 #[tokio::test]
 async fn a_caller_that_goes_away_ends_the_request() {
     let proxied = Proxied::start().await;
-    proxied.ploton.fail([Fault::RateLimited { retry_after: 1 }]);
+    proxied.ploton.fail([Fault::RateLimited { retry_after: 3 }]);
     let call = tokio::spawn(send(proxied.create()));
     arrived(&proxied.ploton, 1).await;
     call.abort();
     let _ = call.await;
-    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    tokio::time::sleep(Duration::from_millis(4_500)).await;
     assert_eq!(proxied.ploton.seen().len(), 1, "no attempt for nobody");
     let limit = proxied.limit.snapshot();
     assert_eq!((limit.in_flight, limit.waiting), (0, 0));

@@ -17,12 +17,12 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 use tower::{
     BoxError, Layer, Service, ServiceBuilder, ServiceExt as _,
-    buffer::BufferLayer,
+    buffer::{Buffer, BufferLayer},
     util::{BoxCloneService, BoxCloneSyncService, BoxService},
 };
 use tower_ploton::{
     Plan, PlotonAuth, PlotonIdempotency, PlotonReplay, PlotonRetry, PlotonStack,
-    api::{ErrorsFuture, ErrorsService},
+    api::{ErrorsFuture, ErrorsService, PlotonService},
     auth::{self, AuthService},
     base_url::{self, BaseUrlService},
     idempotency::{self, IdempotencyService},
@@ -173,6 +173,25 @@ fn each_layer_asks_for_what_its_page_says_and_no_more() {
     assert_eq!(row!(ReplayService), [YES, NO, NO, YES, YES, YES]);
     let map = row!(Map, ReplayBody<Bare>);
     assert_eq!(map, [NO, NO, NO, YES, YES, YES]);
+}
+
+/// The typed client can be spawned, whatever it does, and so must be what it is made of.
+#[test]
+fn the_typed_client_takes_what_can_be_cloned_and_sent() {
+    type Boxed = BoxCloneService<Request<Full<Bytes>>, Response<FakeBody>, BoxError>;
+    type Alone = BoxService<Request<Full<Bytes>>, Response<FakeBody>, BoxError>;
+    assert!(has!(StackService<FakePloton>: PlotonService));
+    assert!(has!(StackService<Boxed>: PlotonService));
+    assert!(has!(Boxed: PlotonService));
+    assert!(
+        has!(Buffer<Request<Full<Bytes>>, <Alone as Service<Request<Full<Bytes>>>>::Future>: PlotonService)
+    );
+    assert!(!has!(Alone: PlotonService));
+    assert!(
+        !has!(Server<Bare, Infallible>: PlotonService),
+        "an answer that is not Send"
+    );
+    assert!(!has!(Server<Full<Bytes>, Local>: PlotonService));
 }
 
 /// Services are `Clone`, `Send`, `Sync` and `Unpin` where those inside them are: for every `S`.

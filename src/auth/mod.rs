@@ -63,6 +63,12 @@ pub use crate::{
 ///
 /// Neither was sent.
 ///
+/// # Bounds
+///
+/// The inner service is `Clone`, since a request that waits for a key waits with a clone of its own, and its error is
+/// `Into<BoxError>`, beside this layer's own. One that can't be cloned comes in through tower's `buffer`, another error through
+/// `map_err` inside. Bodies are of any type.
+///
 /// # Example
 ///
 /// ```

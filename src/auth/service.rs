@@ -3,7 +3,7 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
 };
 
@@ -108,7 +108,19 @@ struct Unsent<S, B> {
     request: Request<B>,
 }
 
-type Waiting<T> = Pin<Box<dyn Future<Output = Result<T, KeyUnavailable>> + Send>>;
+/// What the source will say. Nobody ever locks the lock: it makes the future around it `Sync`, whatever the source's is.
+struct Waiting<T>(Mutex<Pin<Box<dyn Future<Output = Result<T, KeyUnavailable>> + Send>>>);
+
+impl<T> Waiting<T> {
+    fn on(answer: impl Future<Output = Result<T, KeyUnavailable>> + Send + 'static) -> Self {
+        Self(Mutex::new(Box::pin(answer)))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, KeyUnavailable>> {
+        let answer = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        answer.as_mut().poll(cx)
+    }
+}
 
 pin_project! {
     /// The future of [`AuthService`]; dropping it cancels the request.
@@ -141,7 +153,7 @@ impl<S, F, R, B> State<S, F, R, B> {
     fn without_key(unsent: Unsent<S, B>) -> Self {
         let keys = unsent.layer.keys.clone();
         Self::WithoutKey {
-            answer: Box::pin(renewal::key_needed(keys, unsent.layer.source_timeout)),
+            answer: Waiting::on(renewal::key_needed(keys, unsent.layer.source_timeout)),
             unsent: Some(Box::new(unsent)),
         }
     }
@@ -177,7 +189,7 @@ where
                     }
                     let answer = renewal::was_refused(keys, generation, layer.source_timeout);
                     State::Unauthorized {
-                        answer: Box::pin(answer),
+                        answer: Waiting::on(answer),
                         response: Some(Box::new(response)),
                     }
                 }
@@ -187,7 +199,7 @@ where
                 }
                 // WithoutKey => GettingReady
                 StateProj::WithoutKey { answer, unsent } => State::GettingReady {
-                    failure: ready!(answer.as_mut().poll(cx)).err(),
+                    failure: ready!(answer.poll(cx)).err(),
                     unsent: unsent.take(),
                 },
                 // GettingReady => (Sent | WithoutKey | done)
@@ -230,7 +242,7 @@ where
                 }
                 // Unauthorized => done
                 StateProj::Unauthorized { answer, response } => {
-                    let renewed = ready!(answer.as_mut().poll(cx));
+                    let renewed = ready!(answer.poll(cx));
                     let Some(response) = response.take() else {
                         return Poll::Pending;
                     };

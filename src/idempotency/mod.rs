@@ -33,6 +33,18 @@ use crate::{
 /// looked at by [`PlotonRetry`](crate::PlotonRetry) alone, since this layer has no error of its own: without a retry layer a
 /// key is sent however old it is.
 ///
+/// # What repeats requests
+///
+/// It belongs inside this layer, unless it is PlotonRetry: another retry layer, tower's `hedge`, a layer that follows
+/// redirects. Outside it, each repetition is to this layer a request of its own and gets another key, and what may have been
+/// done is done twice. Where that can't be otherwise, put an [`IdempotencyKey`] into the request's extensions: all copies of
+/// the request have it then. A hedge needs a server that answers a key again while the first request with it is under way;
+/// some answer 409.
+///
+/// # Bounds
+///
+/// None beyond a service of requests and responses: it need not be cloned, and bodies and errors are of any type.
+///
 /// # Example
 ///
 /// ```
@@ -188,7 +200,7 @@ where
 }
 
 /// The key in the `headers` of a request that is sent at `now`, put there where none was; `None` where the caller's own can't
-/// be one. `own` and `logical` are what its extensions hold. Not generic, so that the header's name is hashed by the compiler.
+/// be one. `own` and `logical` are what its extensions hold.
 fn key_in(
     headers: &mut HeaderMap,
     own: Option<IdempotencyKey>,

@@ -81,6 +81,9 @@ fn known(cause: &(dyn Error + 'static)) -> Option<(Outcome, &'static str)> {
     if let Some(h2) = cause.downcast_ref::<h2::Error>() {
         return Some(h2_error(h2));
     }
+    if cause.is::<tower::load_shed::error::Overloaded>() {
+        return Some((Outcome::NotSent, "overloaded"));
+    }
     let timed_out =
         cause.is::<tower::timeout::error::Elapsed>() || cause.is::<tokio::time::error::Elapsed>();
     timed_out.then_some((Outcome::Ambiguous, "timeout"))
@@ -249,7 +252,7 @@ mod tests {
             in_force: KeyKind::Test,
             given: KeyKind::Live,
         };
-        let table: [(BoxError, Outcome, &str); 9] = [
+        let table: [(BoxError, Outcome, &str); 10] = [
             (
                 Box::new(PlainHttpRefused::new()),
                 Outcome::Final,
@@ -265,6 +268,11 @@ mod tests {
                 Box::new(KeyUnavailable::wrong_kind(wrong)),
                 Outcome::Final,
                 "api_key",
+            ),
+            (
+                Box::new(tower::load_shed::error::Overloaded::new()),
+                Outcome::NotSent,
+                "overloaded",
             ),
             (
                 Box::new(tower::timeout::error::Elapsed::new()),

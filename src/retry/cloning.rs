@@ -15,6 +15,8 @@ use super::{PlotonRetry, ResponseFuture, kept::CloneBody};
 
 /// A [`PlotonRetry`] for bodies that are not [`RetryBody`](super::RetryBody): made by
 /// [`PlotonRetry::clone_body_with`].
+///
+/// Its [bounds](PlotonRetry#bounds) are those of `PlotonRetry`, but for the request's body, which may be anything.
 #[must_use = "a layer does nothing until a service is made with it"]
 pub struct CloningRetry<B> {
     layer: PlotonRetry,

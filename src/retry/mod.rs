@@ -56,7 +56,7 @@ use crate::{
 ///
 /// | outcome | examples | tried again |
 /// |---|---|---|
-/// | not sent | connect error, refused stream, connection closed before the request left | any method |
+/// | not sent | connect error, refused stream, connection closed before the request left, shed by tower's `load_shed` | any method |
 /// | refused | 429 | any method |
 /// | ambiguous | 408, 500, 502, 503, 504, timeout, reset, incomplete response | idempotent methods, and any request with an `Idempotency-Key` |
 /// | unauthorized | 401, where [`PlotonAuth`](crate::PlotonAuth) inside this layer has another API key by now | any method, once and at once |
@@ -91,6 +91,21 @@ use crate::{
 /// The service's error is a [`BoxError`]. After one attempt it is the inner service's own; after more it is
 /// [`AttemptsFailed`], with the last one as its source. [`DeadlinePassed`] says that the deadline came first, [`KeyExpired`] that
 /// the request was not sent at all, as its key is too old.
+///
+/// # Bounds
+///
+/// - The request's body is a [`RetryBody`], as every `Clone` one is: once sent, a body is gone. Others come in through
+///   [`PlotonReplay`], or are cloned by [`clone_body_with`](Self::clone_body_with).
+/// - The answer's body is a [`Body`]: what is left of an answer that is not handed back is read, so that its connection can
+///   be used again.
+/// - The inner service is `Clone`: one clone goes along with each request, to send it again. One that can't be cloned
+///   comes in through tower's `buffer`.
+/// - Its error is `Into<BoxError>`: what went wrong is told by an error's sources. Another is made one by `map_err` inside.
+///
+/// Nothing need be `Unpin` or `'static`; `Send` and `Sync` are what this layer's future is to be.
+///
+/// A layer inside that repeats requests by itself shows the end of its last attempt alone. Let requests have an idempotency
+/// key there, or one that was cut and then found no connection is taken for one that never left.
 ///
 /// # Example
 ///

@@ -36,6 +36,11 @@ use crate::{
 /// As those of the layers: a [`BoxError`] to downcast. An attempt that took too long counts as
 /// ambiguous, and is repeated as such.
 ///
+/// # Bounds
+///
+/// Those of [`PlotonRetry`](PlotonRetry#bounds), the strictest of the layers. Services and futures, of all layers, are
+/// `Send`, `Sync` and `Unpin` where what is inside them is.
+///
 /// # Example
 ///
 /// ```

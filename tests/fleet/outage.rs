@@ -6,7 +6,6 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_ploton::limit::{Outage, WaitTooLong};
 
 use crate::{
-    log::Log,
     servers::Kind,
     store::{Failure, Remote},
     world::{N, Process, SECOND, WINDOW, World},
@@ -211,32 +210,4 @@ async fn the_task_ends_with_the_last_who_shares_the_limiter() {
     let calls = remote.calls();
     sleep(100 * SECOND).await;
     assert_eq!(remote.calls(), calls);
-}
-
-#[tokio::test(start_paused = true)]
-async fn each_change_is_told_once() {
-    let (log, _guard) = Log::capture();
-    let world = World::new(Kind::LogOldest, N, WINDOW);
-    let fleet = world.fleet(2, &Remote::new(&[1]), Outage::Share);
-    let start = Instant::now();
-    sleep(5 * SECOND).await;
-    assert!(!log.text().contains("gives no answer"));
-    for (_, remote) in &fleet {
-        remote.away(start + 5 * SECOND, start + 15 * SECOND, Failure::Refused);
-    }
-    sleep(15 * SECOND).await;
-    let text = log.text();
-    let about =
-        |what: &str| -> Vec<_> { text.lines().filter(|line| line.contains(what)).collect() };
-    let away = about("the shared store gives no answer");
-    assert_eq!(away.len(), 2, "{away:?}");
-    assert!(away[0].contains("connection refused") && away[0].contains("on_outage=share"));
-    assert!(away[0].contains("processes=2 pace_ms=67"), "{}", away[0]);
-    let back = about("the shared store answers again");
-    assert_eq!(back.len(), 2, "{back:?}");
-    world.refuse_one();
-    sleep(10 * SECOND).await;
-    let text = log.text();
-    assert_eq!(text.matches("a 429 pauses all requests").count(), 1);
-    assert_eq!(text.matches("another process was refused").count(), 1);
 }

@@ -1,7 +1,7 @@
 //! The whole plan, no refusal, and each its share.
 
 use tokio::time::{Instant, sleep};
-use tower_ploton::limit::Outage;
+use tower_ploton::limit::{Mode, Outage};
 
 use crate::{
     servers::Kind,
@@ -40,6 +40,11 @@ async fn a_fleet_uses_the_whole_plan_in_fair_shares() {
             assert!(used >= 0.98, "{used}");
             assert!(calls < 2.3, "{calls}");
             assert_fair(&world.shares(from, to, many));
+            for (process, _) in &fleet {
+                let now = process.handle.snapshot();
+                let strangers = (now.mode, now.others, now.shared_until);
+                assert_eq!(strangers, (Mode::Paced, 0, None), "they are no strangers");
+            }
         }
     }
 }

@@ -157,6 +157,8 @@ fn h2_error(error: &h2::Error) -> (Outcome, &'static str) {
 
 fn io_error(error: &io::Error) -> (Outcome, &'static str) {
     let kind = match error.kind() {
+        // No connection that is there says so: for clients that wrap it in errors of their own.
+        io::ErrorKind::ConnectionRefused => return (Outcome::NotSent, "connect"),
         io::ErrorKind::TimedOut => "timeout",
         io::ErrorKind::ConnectionReset => "connection_reset",
         _ => "io",
@@ -252,7 +254,7 @@ mod tests {
             in_force: KeyKind::Test,
             given: KeyKind::Live,
         };
-        let table: [(BoxError, Outcome, &str); 10] = [
+        let table: [(BoxError, Outcome, &str); 11] = [
             (
                 Box::new(PlainHttpRefused::new()),
                 Outcome::Final,
@@ -283,6 +285,11 @@ mod tests {
                 Box::new(io::Error::from(io::ErrorKind::ConnectionReset)),
                 Outcome::Ambiguous,
                 "connection_reset",
+            ),
+            (
+                Box::new(io::Error::from(io::ErrorKind::ConnectionRefused)),
+                Outcome::NotSent,
+                "connect",
             ),
             (
                 Box::new(io::Error::other(PlainHttpRefused::new())),

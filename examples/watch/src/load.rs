@@ -35,7 +35,7 @@ where
         + Send
         + 'static,
     S::Future: Send,
-    B: hyper::body::Body<Data: Send, Error: Into<BoxError>> + Send,
+    B: hyper::body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     pub(crate) const fn new(service: S, url: String) -> Self {
         Self { service, url }

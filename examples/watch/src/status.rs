@@ -45,7 +45,7 @@ impl Status {
             let rate = (attempts - before) / now.saturating_duration_since(since).as_secs_f64();
             let limit = self.limit.snapshot();
             println!(
-                "{:>4} s  {:<10}  {rate:>4.1} attempts/s  {:>2} of {} tokens  {:>3} waiting  {:<12}  {:>3} retries  quota {:>3}",
+                "{:>4} s  {:<10}  {rate:>4.1} attempts/s  {:>2} of {} tokens  {:>3} waiting  {:<18}  {:>3} retries  quota {:>3}",
                 now.saturating_duration_since(start).as_secs(),
                 self.weather.spell(),
                 limit.remaining,

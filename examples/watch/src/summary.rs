@@ -84,7 +84,8 @@ pub(crate) fn total(text: &str, name: &str) -> f64 {
         let (_, value) = rest.rsplit_once(' ').filter(|_| is_it)?;
         value.parse::<f64>().ok()
     });
-    values.sum()
+    // The sum of nothing is -0.
+    values.sum::<f64>() + 0.0
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use hyper::{
 };
 use tokio::{
     task::AbortHandle,
-    time::{Instant, interval},
+    time::{Instant, interval_at},
 };
 use tower::ServiceExt;
 use tower_ploton::mock::{FakeBody, FakePloton, Fault, RateLimitModel};
@@ -28,7 +28,7 @@ use tower_ploton::mock::{FakeBody, FakePloton, Fault, RateLimitModel};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spell {
     Calm,
-    /// Another program uses the account, and leaves little of the plan.
+    /// Another program uses the account, and leaves half of the plan.
     Neighbour,
     /// Nothing is answered well; some requests are done, and the connection is cut.
     Outage,
@@ -94,24 +94,23 @@ impl Weather {
         })
     }
 
-    /// Another program that uses the same account while it is its spell, and knows no limit.
+    /// Another program that takes all that is left of the same account while it is its spell.
     pub(crate) fn neighbour(&self) -> AbortHandle {
         let weather = self.clone();
-        let often = self.window / 8;
-        let each = self.plan.get() / 8;
         let neighbour = tokio::spawn(async move {
-            let mut ticks = interval(often);
+            // Half a window after each begin.
+            let mut ticks = interval_at(weather.start + weather.window / 2, weather.window);
             loop {
                 ticks.tick().await;
                 if weather.spell() != Spell::Neighbour {
                     continue;
                 }
-                for _ in 0..each {
+                for _ in 0..weather.plan.get() {
                     let request = Request::get("https://api.ploton.ai/v1/tasks?limit=1")
                         .header("authorization", "Bearer pk_test_neighbour0neighbour")
                         .body(Empty::<Bytes>::new());
                     if let Ok(request) = request {
-                        // It is refused now and then, as it deserves.
+                        // It is refused when nothing is left, and so is the load then.
                         let _ = weather.fake.clone().oneshot(request).await;
                     }
                 }

@@ -308,7 +308,8 @@ async fn why_requests_were_not_sent_again_or_not_at_all_is_counted() {
         }
         // Called without its turn, since there is no deadline in `poll_ready`.
         if !soon {
-            service.ready().await.unwrap();
+            let ready = ServiceExt::<Request<Full<Bytes>>>::ready(&mut service);
+            ready.await.unwrap();
         }
         assert!(service.call(request).await.is_err());
         let rejected = recording.scrape();

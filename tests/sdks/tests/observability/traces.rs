@@ -5,7 +5,7 @@ use std::{future, io, num::NonZeroU32, time::Duration};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use opentelemetry::trace::{SpanKind, Status, TracerProvider};
+use opentelemetry::trace::{Event, SpanKind, Status, TracerProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use tokio::time;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, buffer::Buffer, service_fn};
@@ -14,7 +14,7 @@ use tower_ploton::{
     PlotonStack,
     mock::{FakePloton, Fault},
 };
-use tracing::{Instrument, subscriber::DefaultGuard};
+use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::{Registry, layer::SubscriberExt};
 
 use crate::{PLOTON, SECRET, create, key};
@@ -149,31 +149,46 @@ async fn a_logical_request_is_one_span_and_each_attempt_a_client_span_in_it() {
 #[tokio::test(start_paused = true)]
 async fn the_events_of_a_request_are_in_its_trace() {
     let traces = Traces::capture();
-    let service = PlotonStack::new(key(), Plan::Production).layer(troubled(&[refusal()]));
-    service.oneshot(create(PLOTON, "one")).await.unwrap();
+    let fake = troubled(&[Fault::CutAfter, refusal()]);
+    let stack = PlotonStack::new(key(), Plan::Production);
+    let limit = stack.rate_limit_handle();
+    let service = stack.layer(fake.latency(Duration::from_secs(1)));
+    let call = tokio::spawn(service.oneshot(create(PLOTON, "one")));
+    time::sleep(Duration::from_millis(500)).await;
+    // The second attempt waits for the end of this.
+    limit.pause_until(time::Instant::now() + Duration::from_secs(10));
+    call.await.unwrap().unwrap();
+
     let (request, attempts) = traces.request();
-    let names = |span: &SpanData| -> Vec<_> {
-        let names = span.events.iter().map(|event| event.name.clone());
-        names.collect()
+    let told = |span: &SpanData, name: &str| {
+        let events = span.events.iter().filter(|event| event.name == name);
+        let events: Vec<_> = events.collect();
+        let field = |name: &str| -> Vec<_> {
+            let of = |event: &&Event| -> Option<String> {
+                let field = event.attributes.iter().find(|own| own.key.as_str() == name);
+                field.map(|field| field.value.to_string())
+            };
+            events.iter().filter_map(of).collect()
+        };
+        (events.len(), field("delay_from"), field("rule"))
     };
-    assert_eq!(
-        names(&request),
-        [
-            "sending the request again after a delay",
-            "the pause is over"
-        ]
-    );
-    assert_eq!(names(&attempts[0]), ["a 429 pauses all requests"]);
-    assert_eq!(names(&attempts[1]), ["a request waited for its turn"]);
+    let strings = |strings: &[&str]| -> Vec<_> { strings.iter().map(|s| s.to_string()).collect() };
+    let (again, from, _) = told(&request, "sending the request again after a delay");
+    assert_eq!((again, from), (2, strings(&["backoff", "retry-after"])));
+    let (waited, _, rule) = told(&attempts[1], "a request waited for its turn");
+    assert_eq!((waited, rule), (1, strings(&["paused"])));
+    let (paused, _, _) = told(&attempts[1], "a 429 pauses all requests");
+    assert_eq!(paused, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_is_in_the_span_of_its_caller_whoever_drives_it_later() {
     let traces = Traces::capture();
-    let service = PlotonStack::new(key(), Plan::Production).layer(troubled(&[refusal()]));
+    let mut service = PlotonStack::new(key(), Plan::Production).layer(troubled(&[refusal()]));
     let job = tracing::info_span!("job");
-    let mut service = service;
-    service.ready().await.unwrap();
+    ServiceExt::<Request<Full<Bytes>>>::ready(&mut service)
+        .await
+        .unwrap();
     // Called in the span, polled by a task that knows nothing of it.
     let call = job.in_scope(|| service.call(create(PLOTON, "one")));
     tokio::spawn(call).await.unwrap().unwrap();

@@ -9,7 +9,7 @@
 //! #     fn set_buckets(self, _: &[f64]) -> Self { self }
 //! #     fn build(self) -> metrics::NoopRecorder { metrics::NoopRecorder }
 //! # }
-//! let recorder = Builder.set_buckets(&tower_ploton::metrics::BUCKETS).build();
+//! let recorder = Builder.set_buckets(tower_ploton::metrics::BUCKETS).build();
 //! metrics::set_global_recorder(recorder)?;
 //! tower_ploton::metrics::describe();
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -33,7 +33,7 @@ pub(crate) use self::record::{
 };
 
 /// The upper bounds of the buckets of all histograms, in seconds: from a quick answer to the longest wait for a server.
-pub const BUCKETS: [f64; 16] = [
+pub const BUCKETS: &[f64] = &[
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 300.0,
 ];
 
@@ -56,8 +56,8 @@ pub struct Metric {
     pub name: &'static str,
     /// What it is.
     pub kind: Kind,
-    /// What it is counted in.
-    pub unit: Unit,
+    /// What it is measured in: `seconds`, or nothing where things are counted.
+    pub unit: &'static str,
     /// The names of its labels.
     pub labels: &'static [&'static str],
     /// What it says, in a line.
@@ -66,13 +66,15 @@ pub struct Metric {
 
 /// Tells the recorder what each metric means. Call it once, after the recorder was installed.
 pub fn describe() {
-    for metric in &ALL {
+    for metric in ALL {
         let Metric {
-            name,
-            unit,
-            description,
-            ..
+            name, description, ..
         } = *metric;
+        let unit = if metric.unit.is_empty() {
+            Unit::Count
+        } else {
+            Unit::Seconds
+        };
         match metric.kind {
             Kind::Counter => metrics::describe_counter!(name, unit, description),
             Kind::Gauge => metrics::describe_gauge!(name, unit, description),
@@ -82,14 +84,14 @@ pub fn describe() {
 }
 
 macro_rules! metrics_of_the_layers {
-    ($($constant:ident = $kind:ident $unit:ident $name:literal [$($label:literal)*] $description:literal;)*) => {
+    ($($constant:ident = $kind:ident $unit:literal $name:literal [$($label:literal)*] $description:literal;)*) => {
         $(const $constant: &str = $name;)*
 
         /// Every metric, in the order of a request's way.
-        pub const ALL: [Metric; [$($name),*].len()] = [$(Metric {
+        pub const ALL: &[Metric] = &[$(Metric {
             name: $name,
             kind: Kind::$kind,
-            unit: Unit::$unit,
+            unit: $unit,
             labels: &[$($label),*],
             description: $description,
         }),*];
@@ -97,60 +99,60 @@ macro_rules! metrics_of_the_layers {
 }
 
 metrics_of_the_layers! {
-    REQUESTS = Counter Count "ploton_requests_total" ["method" "result"]
+    REQUESTS = Counter "" "ploton_requests_total" ["method" "result"]
         "Logical requests that ended, by the last status or the kind of the error";
-    REQUEST_SECONDS = Histogram Seconds "ploton_request_duration_seconds" ["method"]
+    REQUEST_SECONDS = Histogram "seconds" "ploton_request_duration_seconds" ["method"]
         "Time from the call to the end of a logical request, all attempts and waits included";
-    IN_FLIGHT = Gauge Count "ploton_requests_in_flight" []
+    IN_FLIGHT = Gauge "" "ploton_requests_in_flight" []
         "Logical requests that were called and have not ended";
-    ATTEMPTS = Counter Count "ploton_attempts_total" ["method" "result"]
+    ATTEMPTS = Counter "" "ploton_attempts_total" ["method" "result"]
         "Attempts that ended, by status or the kind of the error";
-    ATTEMPT_SECONDS = Histogram Seconds "ploton_attempt_duration_seconds" ["method"]
+    ATTEMPT_SECONDS = Histogram "seconds" "ploton_attempt_duration_seconds" ["method"]
         "Time from when an attempt was sent to the head of its answer";
-    RETRIES = Counter Count "ploton_retries_total" ["reason"]
+    RETRIES = Counter "" "ploton_retries_total" ["reason"]
         "Attempts after which the request is sent again, by what the end of the attempt meant";
-    RETRY_DELAY_SECONDS = Histogram Seconds "ploton_retry_delay_seconds" []
+    RETRY_DELAY_SECONDS = Histogram "seconds" "ploton_retry_delay_seconds" []
         "Delays before requests are sent again";
-    GIVEN_UP = Counter Count "ploton_retries_given_up_total" ["reason"]
+    GIVEN_UP = Counter "" "ploton_retries_given_up_total" ["reason"]
         "Requests that could be sent again and are not, by what stands against it";
-    QUOTA_LEFT = Gauge Count "ploton_retry_quota_left" []
+    QUOTA_LEFT = Gauge "" "ploton_retry_quota_left" []
         "What is left of the quota that all retries share";
-    QUOTA_CAPACITY = Gauge Count "ploton_retry_quota_capacity" []
+    QUOTA_CAPACITY = Gauge "" "ploton_retry_quota_capacity" []
         "The most that the quota of retries holds";
-    KEYS_CREATED = Counter Count "ploton_idempotency_keys_created_total" []
+    KEYS_CREATED = Counter "" "ploton_idempotency_keys_created_total" []
         "Idempotency keys made for requests that had none";
-    LIMIT = Gauge Count "ploton_rate_limit_limit" []
+    LIMIT = Gauge "" "ploton_rate_limit_limit" []
         "Requests a minute that the plan allows";
-    REMAINING = Gauge Count "ploton_rate_limit_remaining" []
+    REMAINING = Gauge "" "ploton_rate_limit_remaining" []
         "How many more requests are within the plan now, or left of the server's window";
-    SERVER_REMAINING = Gauge Count "ploton_rate_limit_server_remaining" []
+    SERVER_REMAINING = Gauge "" "ploton_rate_limit_server_remaining" []
         "Requests left by the last answer with rate headers";
-    WAITING = Gauge Count "ploton_rate_limit_waiting" []
+    WAITING = Gauge "" "ploton_rate_limit_waiting" []
         "Requests and services that wait for their turn";
-    RATE_IN_FLIGHT = Gauge Count "ploton_rate_limit_in_flight" []
+    RATE_IN_FLIGHT = Gauge "" "ploton_rate_limit_in_flight" []
         "Attempts that took a token and have no answer";
-    WAIT_SECONDS = Histogram Seconds "ploton_rate_limit_wait_seconds" ["rule"]
+    WAIT_SECONDS = Histogram "seconds" "ploton_rate_limit_wait_seconds" ["rule"]
         "How long attempts waited for their turn, by the rule that held them last; 0 for those that need not wait";
-    REJECTED = Counter Count "ploton_rate_limit_rejected_total" ["reason"]
+    REJECTED = Counter "" "ploton_rate_limit_rejected_total" ["reason"]
         "Requests that were not sent because they may not wait so long";
-    REFUSED = Counter Count "ploton_rate_limit_refused_total" []
+    REFUSED = Counter "" "ploton_rate_limit_refused_total" []
         "Answers with status 429";
-    PAUSES = Counter Count "ploton_rate_limit_pauses_total" ["reason"]
+    PAUSES = Counter "" "ploton_rate_limit_pauses_total" ["reason"]
         "Pauses of all requests that began or were prolonged, by the status that asked for them";
-    PAUSED_UNTIL = Gauge Seconds "ploton_rate_limit_paused_until_timestamp_seconds" []
+    PAUSED_UNTIL = Gauge "seconds" "ploton_rate_limit_paused_until_timestamp_seconds" []
         "When the last pause ends or ended, in seconds since 1970; 0 if there was none";
-    API_KEYS_ASKED = Counter Count "ploton_api_key_renewals_total" ["result"]
+    API_KEYS_ASKED = Counter "" "ploton_api_key_renewals_total" ["result"]
         "Questions to the source of API keys that ended, by how";
-    SLOT_CAPACITY = Gauge Count "ploton_task_slots_capacity" []
+    SLOT_CAPACITY = Gauge "" "ploton_task_slots_capacity" []
         "Tasks that may run at once";
-    SLOTS_TAKEN = Gauge Count "ploton_task_slots_taken" []
+    SLOTS_TAKEN = Gauge "" "ploton_task_slots_taken" []
         "Task slots that are taken";
-    SLOTS_UNSETTLED = Gauge Count "ploton_task_slots_unsettled" []
+    SLOTS_UNSETTLED = Gauge "" "ploton_task_slots_unsettled" []
         "Task slots of requests that are over and may have created a task";
-    SLOTS_WAITING = Gauge Count "ploton_task_slots_waiting" []
+    SLOTS_WAITING = Gauge "" "ploton_task_slots_waiting" []
         "Requests that wait for a task slot";
-    SLOT_WAIT_SECONDS = Histogram Seconds "ploton_task_slots_wait_seconds" []
+    SLOT_WAIT_SECONDS = Histogram "seconds" "ploton_task_slots_wait_seconds" []
         "How long requests waited for a task slot; 0 for those that need not wait";
-    SLOT_REJECTED = Counter Count "ploton_task_slots_rejected_total" []
+    SLOT_REJECTED = Counter "" "ploton_task_slots_rejected_total" []
         "Requests that were not sent because they may not wait so long for a task slot";
 }

@@ -71,7 +71,7 @@ impl Options {
 ///
 /// A port can't be opened, or there is a recorder of metrics already.
 pub async fn run(options: Options) -> Result<bool, BoxError> {
-    let recorder = PrometheusBuilder::new().set_buckets(&BUCKETS)?;
+    let recorder = PrometheusBuilder::new().set_buckets(BUCKETS)?;
     let recorder = recorder.build_recorder();
     let metrics = recorder.handle();
     metrics::set_global_recorder(recorder)?;

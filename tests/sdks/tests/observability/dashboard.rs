@@ -157,7 +157,7 @@ fn every_metric_is_on_the_dashboard() {
         .flat_map(|(_, query)| asked(query))
         .map(|asked| asked.name)
         .collect();
-    for Metric { name, kind, .. } in ALL {
+    for &Metric { name, kind, .. } in ALL {
         let is_shown = match kind {
             Kind::Histogram => shown.contains(&format!("{name}_bucket")),
             _ => shown.contains(name),

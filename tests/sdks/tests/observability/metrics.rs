@@ -33,7 +33,7 @@ pub(crate) struct Recording {
 
 impl Recording {
     pub(crate) fn start() -> Self {
-        let builder = PrometheusBuilder::new().set_buckets(&BUCKETS).unwrap();
+        let builder = PrometheusBuilder::new().set_buckets(BUCKETS).unwrap();
         Self::of(builder.build_recorder())
     }
 
@@ -106,7 +106,7 @@ async fn each_metric_is_in_a_scrape_with_its_kind_its_labels_and_its_description
     let recording = Recording::start();
     everything().await;
     let scrape = recording.scrape();
-    for Metric {
+    for &Metric {
         name,
         kind,
         labels,
@@ -139,7 +139,7 @@ async fn each_metric_is_in_a_scrape_with_its_kind_its_labels_and_its_description
 /// `_total` and `_seconds` are what Prometheus asks for, whether or not the exporter sees to that itself.
 #[tokio::test(start_paused = true)]
 async fn the_names_are_as_prometheus_recommends() {
-    let builder = PrometheusBuilder::new().set_buckets(&BUCKETS).unwrap();
+    let builder = PrometheusBuilder::new().set_buckets(BUCKETS).unwrap();
     let builder = builder.with_recommended_naming(true);
     let recording = Recording::of(builder.build_recorder());
     everything().await;
@@ -382,7 +382,7 @@ async fn a_scrape_on_loopback_shows_what_the_server_counted() {
         let addr = free.local_addr().unwrap();
         drop(free);
         let builder = PrometheusBuilder::new().with_http_listener(addr);
-        match builder.set_buckets(&BUCKETS).unwrap().build() {
+        match builder.set_buckets(BUCKETS).unwrap().build() {
             Ok((recorder, exporter)) => break (Recording::of(recorder), exporter, addr),
             Err(error) => assert!(tries < 20, "{error}"),
         }
@@ -441,10 +441,6 @@ fn the_documents_name_each_metric() {
         .iter()
         .map(|metric| {
             let kind = format!("{:?}", metric.kind).to_lowercase();
-            let unit = match metric.unit {
-                metrics::Unit::Seconds => "seconds",
-                _ => "",
-            };
             let labels: Vec<_> = metric
                 .labels
                 .iter()
@@ -454,7 +450,7 @@ fn the_documents_name_each_metric() {
             let cells = [
                 &format!("`{name}`"),
                 &kind,
-                unit,
+                metric.unit,
                 &labels,
                 metric.description,
             ];

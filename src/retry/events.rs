@@ -121,16 +121,21 @@ impl Told {
         quota: &Quota,
     ) {
         self.metrics.ended(end);
-        metrics::quota(|| quota.left(), quota.capacity());
+        show(quota);
         if let Some(spans) = &mut self.spans {
             spans.ended(end, resent);
         }
     }
 }
 
-/// After attempt number `made`, the request is sent again.
-pub(super) fn sent_again(made: u32, end: &End, delay: Duration) {
+fn show(quota: &Quota) {
+    metrics::quota(|| quota.left(), quota.capacity());
+}
+
+/// After attempt number `made`, the request is sent again, which `quota` paid for.
+pub(super) fn sent_again(made: u32, end: &End, delay: Duration, quota: &Quota) {
     metrics::asked_again(end.outcome.name(), delay);
+    show(quota);
     tracing::info!(
         http.request.resend_count = made,
         http.response.status_code = end.status(),

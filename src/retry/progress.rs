@@ -166,7 +166,7 @@ impl<B> Progress<B> {
             Ok((again, delay)) => {
                 self.again = Some(Box::new(again));
                 self.renewed |= end.outcome == Outcome::Unauthorized;
-                events::sent_again(self.made, &end, delay);
+                events::sent_again(self.made, &end, delay, &self.settings.quota);
                 // Fits: `plan` found it.
                 now.checked_add(delay)
             }

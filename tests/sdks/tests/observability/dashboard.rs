@@ -10,7 +10,7 @@ use serde_json::Value;
 use tower_ploton::metrics::{ALL, BUCKETS, Kind, Metric};
 
 use crate::{
-    metrics::{Recording, everything},
+    recording::{Recording, everything},
     scrape::Scrape,
 };
 

@@ -9,6 +9,7 @@
 
 mod dashboard;
 mod metrics;
+mod recording;
 mod scrape;
 mod traces;
 

@@ -1,57 +1,32 @@
 //! Metrics, as a scrape shows them.
 
 use std::{
-    collections::BTreeSet, convert::Infallible, fs, future, net::Ipv4Addr, num::NonZeroU32,
-    path::Path, time::Duration, time::SystemTime,
+    collections::BTreeSet, convert::Infallible, fs, future, net::Ipv4Addr, path::Path,
+    time::Duration, time::SystemTime,
 };
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use metrics::{LocalRecorderGuard, Recorder};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::{
     net::TcpListener,
     time::{self, Instant},
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_ploton::{
-    ApiKey, Deadline, Origin, Plan, PlotonAuth, PlotonIdempotency, PlotonRateLimit, PlotonRetry,
-    PlotonStack, PlotonTaskLimit, TaskSlot,
+    Deadline, Origin, Plan, PlotonAuth, PlotonIdempotency, PlotonRateLimit, PlotonRetry,
+    PlotonStack,
     metrics::{ALL, BUCKETS, Kind, Metric, describe},
     mock::{FakePloton, Fault},
 };
 
-use crate::{KEY, PLOTON, SECRET, create, key, scrape::Scrape};
-
-/// A recorder of what this thread does.
-pub(crate) struct Recording {
-    text: PrometheusHandle,
-    _guard: LocalRecorderGuard<'static>,
-}
-
-impl Recording {
-    pub(crate) fn start() -> Self {
-        let builder = PrometheusBuilder::new().set_buckets(BUCKETS).unwrap();
-        Self::of(builder.build_recorder())
-    }
-
-    fn of(recorder: PrometheusRecorder) -> Self {
-        let text = recorder.handle();
-        let recorder: &'static dyn Recorder = Box::leak(Box::new(recorder));
-        let guard = metrics::set_default_local_recorder(recorder);
-        describe();
-        Self {
-            text,
-            _guard: guard,
-        }
-    }
-
-    pub(crate) fn scrape(&self) -> Scrape {
-        Scrape::read(&self.text.render())
-    }
-}
+use crate::{
+    PLOTON, SECRET, create, key,
+    recording::{Recording, everything},
+    scrape::Scrape,
+};
 
 fn stack() -> PlotonStack {
     PlotonStack::new(key(), Plan::Production)
@@ -59,46 +34,6 @@ fn stack() -> PlotonStack {
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
-}
-
-/// Does, one after the other, whatever there is a metric for.
-pub(crate) async fn everything() {
-    // Cut, refused, sent again; then a task that waits for a slot, and one that may not.
-    let fake = FakePloton::new().plan(Plan::Prototyping);
-    fake.fail_next(Fault::CutAfter);
-    fake.fail_next(Fault::RateLimited {
-        retry_after: Some(secs(2)),
-    });
-    let tasks = PlotonTaskLimit::with_capacity(NonZeroU32::MIN).max_wait(secs(20));
-    let rate = PlotonRateLimit::new(Plan::Prototyping);
-    let stack = stack().tasks(tasks).rate_limit(rate.max_wait(secs(30)));
-    let handle = stack.rate_limit_handle();
-    let service = stack.layer(fake);
-    let created = service.clone().oneshot(create(PLOTON, "one")).await;
-    let slot = created.unwrap().extensions().get::<TaskSlot>().cloned();
-    let waits = tokio::spawn(service.clone().oneshot(create(PLOTON, "two")));
-    time::sleep(secs(5)).await;
-    slot.unwrap().release();
-    waits.await.unwrap().unwrap();
-    let late = service.clone().oneshot(create(PLOTON, "three")).await;
-    assert!(late.is_err());
-    // Nor may one wait for the end of this pause.
-    handle.pause_until(Instant::now() + secs(60));
-    let get = || Request::get(format!("{PLOTON}/v1/tasks")).body(Full::<Bytes>::default());
-    assert!(service.clone().oneshot(get().unwrap()).await.is_err());
-    time::sleep(secs(61)).await;
-    handle.publish();
-
-    // An outage: given up.
-    let fake = FakePloton::new().fault_rate(Fault::Status(StatusCode::BAD_GATEWAY), 1.0);
-    let stack = self::stack();
-    let _ = stack.layer(fake).oneshot(create(PLOTON, "four")).await;
-
-    // A source of keys.
-    let source = || future::ready(Ok::<_, Infallible>(ApiKey::parse(KEY).unwrap()));
-    let auth = PlotonAuth::from_source(source);
-    let service = PlotonStack::new(auth, Plan::Production).layer(FakePloton::new());
-    service.oneshot(get().unwrap()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

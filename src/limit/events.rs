@@ -70,7 +70,7 @@ pub(super) fn paused(status: StatusCode, pause: Duration, hint: Option<Hint>, wa
     } else {
         "503"
     });
-    let status = status.as_u16();
+    let status = i64::from(status.as_u16());
     tracing::warn!(
         http.response.status_code = status,
         pause_ms = millis(pause),
@@ -226,8 +226,9 @@ impl News {
     }
 }
 
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+/// Signed, as OpenTelemetry's integers are: of others it makes text.
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 const WORTH_A_LINE: Duration = Duration::from_millis(100);

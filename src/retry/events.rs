@@ -35,8 +35,8 @@ pub(super) enum GivenUp {
 }
 
 impl End {
-    fn status(&self) -> Option<u16> {
-        self.result.ok().map(|status| status.as_u16())
+    fn status(&self) -> Option<i64> {
+        self.result.ok().map(|status| status.as_u16().into())
     }
 
     fn error(&self) -> Option<&'static str> {
@@ -137,7 +137,7 @@ pub(super) fn sent_again(made: u32, end: &End, delay: Duration, quota: &Quota) {
     metrics::asked_again(end.outcome.name(), delay);
     show(quota);
     tracing::info!(
-        http.request.resend_count = made,
+        http.request.resend_count = i64::from(made),
         http.response.status_code = end.status(),
         "error.type" = end.error(),
         delay_ms = millis(delay),
@@ -150,7 +150,7 @@ pub(super) fn sent_again(made: u32, end: &End, delay: Duration, quota: &Quota) {
 pub(super) fn given_up(made: u32, end: &End, reason: GivenUp) {
     metrics::given_up(reason.name());
     tracing::warn!(
-        attempts = made,
+        attempts = i64::from(made),
         http.response.status_code = end.status(),
         "error.type" = end.error(),
         hint_ms = end.hint.map(|hint| millis(hint.wait)),
@@ -175,6 +175,7 @@ pub(super) fn known(method: &Method) -> &'static str {
     }
 }
 
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+/// Signed, as OpenTelemetry's integers are: of others it makes text.
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }

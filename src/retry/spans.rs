@@ -7,7 +7,8 @@ use tracing::{Span, field, span::EnteredSpan};
 use super::events::known;
 use crate::idempotency_key::{IDEMPOTENCY_KEY, IdempotencyKey};
 
-/// Where a subscriber wants them. No query: it may hold anything.
+/// Where a subscriber wants them. No query: it may hold anything. Integers are signed, as OpenTelemetry's are: of others it
+/// makes text.
 pub(super) struct Spans {
     request: Span,
     /// None between two attempts.
@@ -65,9 +66,9 @@ impl Spans {
             otel.kind = "client",
             http.request.method = known,
             http.request.method_original = (known != method.as_str()).then(|| method.as_str()),
-            http.request.resend_count = (resent > 0).then_some(resent),
+            http.request.resend_count = (resent > 0).then_some(i64::from(resent)),
             server.address = host(uri),
-            server.port = port(uri),
+            server.port = port(uri).map(i64::from),
             url.full = uri.authority().map(|_| field::display(Full(uri))),
             ploton.idempotency_key = field::Empty,
             network.protocol.version = field::Empty,
@@ -97,7 +98,8 @@ impl Spans {
     pub(super) fn ended(&mut self, end: Result<StatusCode, &'static str>, resent: u32) {
         self.ended = true;
         if resent > 0 {
-            self.request.record("http.request.resend_count", resent);
+            self.request
+                .record("http.request.resend_count", i64::from(resent));
         }
         record(&self.request, end);
     }
@@ -114,7 +116,7 @@ impl Drop for Spans {
 
 fn record(span: &Span, end: Result<StatusCode, &'static str>) {
     if let Ok(status) = end {
-        span.record("http.response.status_code", status.as_u16());
+        span.record("http.response.status_code", i64::from(status.as_u16()));
     }
     let failed = match &end {
         Ok(status) if status.as_u16() >= 400 => Some(status.as_str()),

@@ -13,7 +13,7 @@ pub(super) fn waited<B>(request: &Request<B>, wait: Duration) {
         tracing::debug!(
             http.request.method = request.method().as_str(),
             url.path = request.uri().path(),
-            wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            wait_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX),
             "a request waited for a task slot"
         );
     }

@@ -16,8 +16,7 @@ use tokio::{
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_ploton::{
-    Deadline, Origin, Plan, PlotonAuth, PlotonIdempotency, PlotonRateLimit, PlotonRetry,
-    PlotonStack,
+    Deadline, Origin, Plan, PlotonIdempotency, PlotonRateLimit, PlotonRetry, PlotonStack,
     metrics::{ALL, BUCKETS, Kind, Metric, describe},
     mock::{FakePloton, Fault},
 };

@@ -5,7 +5,10 @@ use std::{future, io, num::NonZeroU32, time::Duration};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use opentelemetry::trace::{Event, SpanKind, Status, TracerProvider};
+use opentelemetry::{
+    Value,
+    trace::{Event, SpanKind, Status, TracerProvider},
+};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use tokio::time;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, buffer::Buffer, service_fn};
@@ -129,6 +132,18 @@ async fn a_logical_request_is_one_span_and_each_attempt_a_client_span_in_it() {
         let url = some("https://api.ploton.ai/v1/tasks");
         assert_eq!(field(attempt, "url.full"), url);
         assert_eq!(field(attempt, "http.request.method_original"), None);
+    }
+    // By the conventions they are integers, by which a backend can choose.
+    for span in attempts.iter().chain([&request]) {
+        for field in &span.attributes {
+            let is_number = field.value.to_string().parse::<i64>().is_ok();
+            let is_text = field.key.as_str() == "error.type";
+            assert_eq!(
+                matches!(field.value, Value::I64(_)),
+                is_number && !is_text,
+                "{field:?}"
+            );
+        }
     }
     let resent = fields(&attempts, "http.request.resend_count");
     assert_eq!(resent, [None, some("1"), some("2")]);

@@ -1,4 +1,4 @@
-//! Metrics of what the layers do, by the [`metrics`](::metrics) facade: whatever recorder the program installs gets them.
+//! Metrics of what the layers do, by the `metrics` facade: whatever recorder the program installs gets them.
 //!
 //! The layers need no call for that. [`describe`] tells the recorder what each metric means, and [`BUCKETS`] fit the waits of
 //! a rate limit, so that an exporter for Prometheus makes histograms and no summaries:

@@ -17,7 +17,7 @@ use tokio::{
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_ploton::{
     Deadline, Origin, Plan, PlotonIdempotency, PlotonRateLimit, PlotonRetry, PlotonStack,
-    metrics::{ALL, BUCKETS, Kind, Metric, describe},
+    metrics::{ALL, BUCKETS, Kind, Metric},
     mock::{FakePloton, Fault},
 };
 

@@ -93,6 +93,7 @@ pub(super) fn paused_by_hand(pause: Duration, waiting: usize) {
 
 /// The store said that another process began a pause.
 pub(super) fn paused_by_another(pause: Duration, waiting: usize) {
+    metrics::paused("another_process");
     tracing::warn!(
         pause_ms = millis(pause),
         waiting,

@@ -138,7 +138,7 @@ metrics_of_the_layers! {
     REFUSED = Counter "" "ploton_rate_limit_refused_total" []
         "Answers with status 429";
     PAUSES = Counter "" "ploton_rate_limit_pauses_total" ["reason"]
-        "Pauses of all requests that began or were prolonged, by the status that asked for them";
+        "Pauses of all requests that began or were prolonged, by who asked for them";
     PAUSED_UNTIL = Gauge "seconds" "ploton_rate_limit_paused_until_timestamp_seconds" []
         "When the last pause ends or ended, in seconds since 1970; 0 if there was none";
     API_KEYS_ASKED = Counter "" "ploton_api_key_renewals_total" ["result"]

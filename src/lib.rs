@@ -18,6 +18,11 @@ mod idempotency_key;
 mod key;
 pub mod limit;
 mod logical;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+#[path = "metrics/off.rs"]
+mod metrics;
 #[cfg(feature = "mock")]
 pub mod mock;
 mod no_turn;

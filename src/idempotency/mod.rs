@@ -19,6 +19,7 @@ mod tests;
 use crate::{
     idempotency_key::{IDEMPOTENCY_KEY, IdempotencyKey},
     logical::{KEY_FIELD, LogicalRequest},
+    metrics,
 };
 
 /// Adds an `Idempotency-Key` to every POST that has none, so that a repeated attempt creates nothing twice. Other requests
@@ -217,7 +218,10 @@ fn key_in(
     }
     let make = || match own {
         Some(own) => own.used_at(now),
-        None => IdempotencyKey::sent_now(now),
+        None => {
+            metrics::key_created();
+            IdempotencyKey::sent_now(now)
+        }
     };
     let key = match logical {
         Some(logical) => logical.key_or(make),

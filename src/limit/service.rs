@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{BoxError, Service};
 
-use super::{in_flight::InFlight, place::Place};
+use super::{events, in_flight::InFlight, place::Place};
 use crate::{logical::LogicalRequest, origin::Origin};
 
 /// The service that [`PlotonRateLimit`](super::PlotonRateLimit) makes. A clone shares the bucket, never a place in the queue.
@@ -128,7 +128,8 @@ impl<S> RateLimitService<S> {
 }
 
 impl<S, F, B> State<S, F, B> {
-    const fn refused(error: BoxError) -> Self {
+    fn refused(error: BoxError) -> Self {
+        events::rejected(&error);
         Self::Refused { error: Some(error) }
     }
 }
@@ -188,7 +189,7 @@ where
                     service,
                     request,
                 } => {
-                    ready!(place.poll_turn(*deadline, cx))?;
+                    ready!(place.poll_turn(*deadline, cx)).inspect_err(events::rejected)?;
                     if let Err(error) = ready!(service.poll_ready(cx)) {
                         place.leave();
                         return Poll::Ready(Err(error.into()));
@@ -196,7 +197,8 @@ where
                     let Some(waiting) = request.take() else {
                         return Poll::Pending;
                     };
-                    let Some(in_flight) = place.take_token(&waiting, *deadline)? else {
+                    let taken = place.take_token(&waiting, *deadline);
+                    let Some(in_flight) = taken.inspect_err(events::rejected)? else {
                         *request = Some(waiting);
                         *service = service.clone();
                         continue;

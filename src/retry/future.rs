@@ -84,8 +84,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let progress = this.progress;
-        let span = progress.span().clone();
-        let _entered = span.enter();
+        let _entered = progress.enter();
         // To a retry layer outside, all attempts of this one are one.
         let watch = Watch::begin();
         loop {
@@ -93,7 +92,10 @@ where
                 // Sent => (Waiting | done)
                 StateProj::Sent { response } => {
                     watch.look();
-                    let polled = response.poll(cx);
+                    let polled = {
+                        let _entered = progress.enter_attempt();
+                        response.poll(cx)
+                    };
                     let seen = watch.seen();
                     progress.key_was_chosen(seen.key_chosen);
                     let Poll::Ready(result) = polled else {
@@ -102,7 +104,7 @@ where
                             return Poll::Pending;
                         }
                         ready!(poll_deadline(progress.deadline(), this.timer, cx));
-                        return Poll::Ready(Err(progress.deadline_passed()));
+                        return Poll::Ready(Err(progress.attempt_too_long()));
                     };
                     let result = result.map_err(Into::into);
                     if progress.succeeds(&result) {

@@ -103,17 +103,19 @@ impl<B> Kept<B> {
 
     /// Whether the attempts carried a key, whoever made it.
     pub(super) fn has_key(&self) -> bool {
-        IdempotencyKey::is_in(&self.head.headers.map())
-            || self
-                .logical()
-                .is_some_and(|logical| logical.key().is_some())
+        IdempotencyKey::is_in(&self.head.headers.map()) || self.key_made_inside().is_some()
     }
 
     /// The key that the attempts carried, whoever made it.
     pub(super) fn idempotency_key(&self) -> Option<IdempotencyKey> {
         let head = &self.head;
         IdempotencyKey::sent_with(&head.headers.map(), &head.extensions)
-            .or_else(|| self.logical()?.key().cloned())
+            .or_else(|| self.key_made_inside().cloned())
+    }
+
+    /// The key that a layer inside made.
+    pub(super) fn key_made_inside(&self) -> Option<&IdempotencyKey> {
+        self.logical()?.key()
     }
 
     /// The time from the call in which the key may be sent; `None` where there is no key.

@@ -25,6 +25,7 @@ mod progress;
 mod quota;
 mod replay;
 mod settings;
+mod spans;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +43,7 @@ pub use self::{
     },
 };
 use self::{
+    events::Told,
     kept::{CloneBody, Kept},
     progress::{Call, Progress},
     settings::Settings,
@@ -222,13 +224,13 @@ impl PlotonRetry {
             LogicalRequest::get_or_insert(request.extensions_mut()).deadline = deadline;
         }
         let kept = Kept::of(&request, most_attempts > 1, clone_body, key_age);
-        let call = Call {
+        let mut call = Call {
             settings: self.settings.clone(),
             most_attempts,
             started: now,
             deadline,
             pinned: LogicalRequest::of(request.extensions()).and_then(|logical| logical.pinned),
-            span: events::span(&request, self.settings.key_in_span),
+            told: Told::begins(&request, self.settings.key_in_span, now),
         };
         let fate = Fate::of(request.extensions());
         fate.inspect(|fate| fate.watch());
@@ -240,8 +242,9 @@ impl PlotonRetry {
             return ResponseFuture::too_late(ready, Progress::new(kept, call, 0));
         }
         fate.inspect(|fate| fate.sent());
+        call.told.attempt_begins(&request, 0);
         let response = {
-            let _entered = call.span.enter();
+            let _entered = call.told.enter_attempt();
             inner.call(request)
         };
         ResponseFuture::sent(response, inner.clone(), Progress::new(kept, call, 1))

@@ -5,6 +5,7 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use http::{Method, Request};
 use tower::Layer;
 
+mod events;
 mod handle;
 mod place;
 mod queue;

@@ -4,6 +4,7 @@ use std::{
     fmt, mem,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use http::{Request, Response};
@@ -11,7 +12,7 @@ use pin_project_lite::pin_project;
 use tower::{BoxError, Service};
 
 use super::{
-    PlotonTaskLimit,
+    PlotonTaskLimit, events,
     place::{Call, Place},
 };
 use crate::{idempotency_key::IdempotencyKey, logical::LogicalRequest};
@@ -68,6 +69,7 @@ impl<S> TaskLimitService<S> {
         let mut place = Place::new(layer.shared.clone(), key, layer.max_wait, deadline);
         let state = match place.slot_now() {
             Ok(Some(mut call)) => {
+                events::waited(&request, Duration::ZERO);
                 call.send(request.extensions_mut());
                 State::Sent {
                     response: self.inner.call(request),
@@ -79,9 +81,12 @@ impl<S> TaskLimitService<S> {
                 let not_ready = self.inner.clone();
                 drop(mem::replace(&mut self.inner, not_ready.clone()));
                 match failed_or_later {
-                    Err(error) => State::Refused {
-                        error: Some(error.into()),
-                    },
+                    Err(error) => {
+                        events::rejected();
+                        State::Refused {
+                            error: Some(error.into()),
+                        }
+                    }
                     Ok(_) => State::Waiting {
                         place,
                         service: not_ready,
@@ -150,11 +155,18 @@ where
                     place,
                     service,
                     request,
-                } => State::GettingReady {
-                    call: Some(ready!(place.poll_slot(cx))?),
-                    service: service.clone(),
-                    request: request.take(),
-                },
+                } => {
+                    let slot = ready!(place.poll_slot(cx));
+                    let call = slot.inspect_err(|_| events::rejected())?;
+                    if let Some(request) = request {
+                        events::waited(request, place.waited());
+                    }
+                    State::GettingReady {
+                        call: Some(call),
+                        service: service.clone(),
+                        request: request.take(),
+                    }
+                }
                 // GettingReady => (Sent | done)
                 StateProj::GettingReady {
                     call,

@@ -14,6 +14,9 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
+    /// Held by the one that sets the gauges, so that the last to do so sets the newest.
+    #[cfg(feature = "metrics")]
+    publishing: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -29,6 +32,8 @@ impl Shared {
                 slots: Slots::new(capacity),
                 queue: Queue::default(),
             }),
+            #[cfg(feature = "metrics")]
+            publishing: Mutex::default(),
         }
     }
 
@@ -47,16 +52,30 @@ impl Shared {
         state.queue.serve(outlook, &mut wakers);
         drop(state);
         wakers.wake();
+        #[cfg(feature = "metrics")]
+        self.publish();
         result
     }
 
     pub(super) fn snapshot(&self) -> TaskLimitSnapshot {
-        self.change(|state, _, _| TaskLimitSnapshot {
-            capacity: state.slots.capacity(),
-            running: state.slots.taken(),
-            unsettled: state.slots.unsettled(),
-            waiting: state.queue.waiting(),
-        })
+        self.change(|state, _, _| state.snapshot())
+    }
+
+    /// Sets the gauges. A recorder is foreign code, and called without the lock on the state.
+    #[cfg(feature = "metrics")]
+    fn publish(&self) {
+        let _turn = self
+            .publishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let now = self.lock().snapshot();
+        let gauges = crate::metrics::TaskSlots {
+            capacity: now.capacity,
+            taken: now.running,
+            unsettled: now.unsettled,
+            waiting: now.waiting,
+        };
+        gauges.publish();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -65,6 +84,15 @@ impl Shared {
 }
 
 impl State {
+    fn snapshot(&self) -> TaskLimitSnapshot {
+        TaskLimitSnapshot {
+            capacity: self.slots.capacity(),
+            running: self.slots.taken(),
+            unsettled: self.slots.unsettled(),
+            waiting: self.queue.waiting(),
+        }
+    }
+
     pub(super) fn outlook(&self, now: Instant) -> Outlook {
         Outlook {
             now,

@@ -130,6 +130,10 @@ fn nouns(shown: &mut Shown) {
     shown.show(&Plan::Production);
     shown.show(&Deadline(Instant::now()));
     shown.show(&MaxAttempts(NonZeroU32::MIN));
+    // Of the feature `metrics`: they hold what stands in the source.
+    for name in ["Kind", "Metric"] {
+        shown.0.insert(format!("tower_ploton::metrics::{name}"));
+    }
 }
 
 async fn layers(shown: &mut Shown) {

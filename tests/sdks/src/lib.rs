@@ -112,3 +112,8 @@ pub fn assert_created_once(server: &Server, fake: &FakePloton) {
 pub fn bearer() -> Option<String> {
     Some(format!("Bearer {KEY}"))
 }
+
+/// The page's code, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/observability.md")]
+mod observability {}

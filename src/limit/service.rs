@@ -71,32 +71,44 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let state = match (self.acts_for(&request), self.refused.take()) {
-            (true, Some(error)) => State::refused(error),
-            (true, None) => self.limited(request),
-            (false, refused) => self.unlimited(request, refused.is_some()),
+        let refused = self.refused.take();
+        if !self.acts_for(&request) {
+            let state = self.unlimited(request, refused.is_some());
+            return ResponseFuture { state };
+        }
+        if let Some(error) = refused {
+            let state = State::refused(error);
+            return ResponseFuture { state };
+        }
+        let deadline = LogicalRequest::deadline(request.extensions());
+        // The usual case stands here, so that the request is moved but once.
+        let state = match self.place.take_token(&request, deadline) {
+            Ok(Some(in_flight)) => State::Sent {
+                response: self.inner.call(request),
+                in_flight: Some(in_flight),
+            },
+            not_sent => self.not_sent(request, deadline, not_sent.err()),
         };
         ResponseFuture { state }
     }
 }
 
 impl<S> RateLimitService<S> {
-    fn limited<B>(&mut self, request: Request<B>) -> State<S, S::Future, B>
+    /// It waits on in its future, or may not wait.
+    #[cold]
+    fn not_sent<B>(
+        &mut self,
+        request: Request<B>,
+        deadline: Option<Instant>,
+        error: Option<BoxError>,
+    ) -> State<S, S::Future, B>
     where
         S: Service<Request<B>> + Clone,
     {
-        let deadline = LogicalRequest::deadline(request.extensions());
-        let taken = self.place.take_token(&request, deadline);
-        if let Ok(Some(in_flight)) = taken {
-            return State::Sent {
-                response: self.inner.call(request),
-                in_flight: Some(in_flight),
-            };
-        }
         // The inner service's readiness is given back: the clone has none.
         let service = self.inner.clone();
         self.inner = service.clone();
-        if let Err(error) = taken {
+        if let Some(error) = error {
             return State::refused(error);
         }
         let another = self.place.another();

@@ -64,6 +64,7 @@ pub(crate) const fn refuses(status: StatusCode) -> bool {
 pub(crate) fn was_not_sent(error: &(dyn Error + 'static)) -> bool {
     iter::successors(Some(error), |&cause| cause.source()).any(|cause| {
         cause.is::<PlainHttpRefused>()
+            || cause.is::<tower::load_shed::error::Overloaded>()
             || no_turn::did_not_wait(cause)
             || cause.downcast_ref().is_some_and(legacy::Error::is_connect)
     })
@@ -101,13 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn what_this_crate_refuses_was_not_sent() {
+    fn what_is_refused_on_this_side_was_not_sent() {
         let no_slot = NoTaskSlot {
             waited: std::time::Duration::ZERO,
             running: 1,
         };
         assert!(was_not_sent(&no_slot));
         assert!(was_not_sent(&PlainHttpRefused::new()));
+        assert!(was_not_sent(&tower::load_shed::error::Overloaded::new()));
         assert!(!was_not_sent(&std::io::Error::other("who knows")));
     }
 }

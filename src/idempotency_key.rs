@@ -234,7 +234,11 @@ impl IdempotencyKey {
 
     /// The key that a caller set as a header, where it can be one.
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
-        let value = headers.get(IDEMPOTENCY_KEY)?;
+        Self::read(headers.get(IDEMPOTENCY_KEY)?)
+    }
+
+    /// The key in a header, where it can be one.
+    pub(crate) fn read(value: &HeaderValue) -> Option<Self> {
         is_key(value.as_bytes()).then(|| Self::unused(value.clone()))
     }
 

@@ -18,6 +18,11 @@ mod idempotency_key;
 mod key;
 pub mod limit;
 mod logical;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+#[path = "metrics/off.rs"]
+mod metrics;
 #[cfg(feature = "mock")]
 pub mod mock;
 mod no_turn;
@@ -25,6 +30,8 @@ mod origin;
 mod plan;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "reqwest")]
+pub mod reqwest;
 pub mod retry;
 pub mod stack;
 mod store;

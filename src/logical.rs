@@ -159,21 +159,20 @@ thread_local! {
 }
 
 impl Watch {
-    /// Watches until it is dropped.
+    /// Begins, and hides all that is done from a watch around it, until it is dropped.
     pub(crate) fn begin() -> Self {
-        let outer = SEEN.replace(Some(Seen::default()));
-        Self { outer }
-    }
-
-    /// Hides what is done from a watch around it, until it is dropped.
-    pub(crate) fn hide() -> Self {
         let outer = SEEN.replace(None);
         Self { outer }
     }
 
-    /// What was said meanwhile.
-    pub(crate) fn end(self) -> Seen {
-        SEEN.get().unwrap_or_default()
+    /// What is said from now on is of an attempt that is polled.
+    pub(crate) fn look(&self) {
+        SEEN.set(Some(Seen::default()));
+    }
+
+    /// What was said since then.
+    pub(crate) fn seen(&self) -> Seen {
+        SEEN.take().unwrap_or_default()
     }
 
     /// Says that a key is chosen now.

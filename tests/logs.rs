@@ -160,7 +160,8 @@ async fn ended(faults: &[Fault]) -> String {
     let service = PlotonStack::new(key(), Plan::Production).layer(fake);
     let _ = service.oneshot(create(PLOTON, "one")).await;
     let text = log.text();
-    let line = text.lines().find(|line| line.contains(CLOSED));
+    let of_request = |line: &&str| line.contains(CLOSED) && !line.contains(":attempt{");
+    let line = text.lines().find(of_request);
     line.expect(&text).to_owned()
 }
 

@@ -10,7 +10,7 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Body;
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tower::BoxError;
 
 /// How much of a body is read, and for how long.
@@ -75,9 +75,8 @@ pin_project! {
     pub(super) struct ReadBody<R> {
         #[pin]
         body: R,
-        #[pin]
-        // `Some` once the body had to be waited for.
-        sleep: Option<Sleep>,
+        // `Some` once the body had to be waited for. Boxed: a timer can't be moved, and the future around it can then.
+        sleep: Option<Pin<Box<Sleep>>>,
         // `None` where that is further away than a clock can tell.
         until: Option<Instant>,
         bounds: Bounds,
@@ -128,10 +127,10 @@ where
                 Poll::Ready(None) => break End::Whole,
                 Poll::Pending => {
                     if this.sleep.is_none() {
-                        this.sleep.set(this.until.map(tokio::time::sleep_until));
+                        *this.sleep = this.until.map(|until| Box::pin(sleep_until(until)));
                     }
-                    if let Some(sleep) = this.sleep.as_mut().as_pin_mut() {
-                        if sleep.poll(cx).is_ready() {
+                    if let Some(sleep) = this.sleep {
+                        if sleep.as_mut().poll(cx).is_ready() {
                             break End::Slow(this.bounds.time);
                         }
                     }

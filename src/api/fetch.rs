@@ -152,12 +152,17 @@ where
             unreadable.idempotency_key = call.key.map(Box::new);
             return Err(Error::Unreadable(unreadable));
         }
+        let delay = pause(made, rand::random());
         tracing::info!(
-            http.response.status_code = head.status.as_u16(),
-            calls = made,
+            http.request.method = call.method.as_str(),
+            url.path = call.uri.path(),
+            ploton.idempotency_key = call.key.as_ref().map(IdempotencyKey::as_str),
+            http.response.status_code = i64::from(head.status.as_u16()),
+            calls = i64::from(made),
+            delay_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX),
             "an answer broke off in its body, and is asked for again"
         );
-        tokio::time::sleep(pause(made, rand::random())).await;
+        tokio::time::sleep(delay).await;
         made += 1;
     }
 }

@@ -24,10 +24,16 @@ use crate::{headers::date::Wall, idempotency_key::IdempotencyKey, origin::Origin
 /// for at most 5 s.
 ///
 /// It belongs outside the other layers: inside a [`PlotonRetry`](crate::PlotonRetry) there would be no answers left to judge.
+/// And outside of what makes a body readable, as a layer does that decompresses it.
 ///
 /// # Errors
 ///
 /// The service's error is a [`BoxError`]: the inner service's own, or [`ApiError`].
+///
+/// # Bounds
+///
+/// The answer's body is a [`Body`], whose error is `Into<BoxError>`: it is read. The request's is of any type. The inner
+/// service need not be cloned; its error is `Into<BoxError>`, beside this layer's own.
 ///
 /// # Example
 ///

@@ -63,6 +63,12 @@ pub use crate::{
 ///
 /// Neither was sent.
 ///
+/// # Bounds
+///
+/// The inner service is `Clone`, since a request that waits for a key waits with a clone of its own, and its error is
+/// `Into<BoxError>`, beside this layer's own. One that can't be cloned comes in through tower's `buffer`, another error through
+/// `map_err` inside. Bodies are of any type.
+///
 /// # Example
 ///
 /// ```
@@ -162,13 +168,14 @@ impl PlotonAuth {
         }
     }
 
+    fn acts_for<B>(&self, request: &Request<B>) -> bool {
+        self.origin.contains(request.uri()) && !request.headers().contains_key(AUTHORIZATION)
+    }
+
+    /// Never where [`acts_for`](Self::acts_for) says so: an origin is reached by HTTPS, or is loopback.
     fn is_in_the_clear<B>(&self, request: &Request<B>) -> bool {
         let uri = request.uri();
         self.origin.is_in_the_clear(uri) || Origin::default().is_in_the_clear(uri)
-    }
-
-    fn acts_for<B>(&self, request: &Request<B>) -> bool {
-        self.origin.contains(request.uri()) && !request.headers().contains_key(AUTHORIZATION)
     }
 }
 
@@ -185,7 +192,7 @@ impl<S> Layer<S> for PlotonAuth {
     fn layer(&self, inner: S) -> Self::Service {
         AuthService {
             inner,
-            layer: self.clone(),
+            layer: Arc::new(self.clone()),
         }
     }
 }

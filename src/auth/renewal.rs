@@ -21,7 +21,7 @@ use super::{
     keys::Keys,
     source::{AnySource, KeySource},
 };
-use crate::key::KeyUnavailable;
+use crate::{key::KeyUnavailable, metrics};
 
 /// A source, and how asking it went.
 pub(super) struct Renewal {
@@ -150,6 +150,7 @@ impl Renewal {
     }
 
     fn end(&self, keys: &Keys, failure: Option<KeyUnavailable>, refused: Option<u64>) {
+        metrics::api_key_asked_for(failure.is_none());
         let now = Instant::now();
         let mut last = self.last();
         let failures = last.failures.saturating_add(1);

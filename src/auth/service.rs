@@ -3,20 +3,15 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use http::{Request, Response, StatusCode, header::AUTHORIZATION};
 use pin_project_lite::pin_project;
 use tower::{BoxError, Service};
 
-use super::{
-    PlotonAuth,
-    keys::{Chosen, Keys},
-    renewal,
-};
+use super::{PlotonAuth, keys::Chosen, renewal};
 use crate::{
     key::KeyUnavailable,
     logical::{KeyRenewed, Watch},
@@ -27,7 +22,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct AuthService<S> {
     pub(super) inner: S,
-    pub(super) layer: PlotonAuth,
+    pub(super) layer: Arc<PlotonAuth>,
 }
 
 impl<S, B, R> Service<Request<B>> for AuthService<S>
@@ -43,70 +38,89 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let state = if self.layer.is_in_the_clear(&request) {
-            State::InTheClear
-        } else if !self.layer.acts_for(&request) {
-            State::Sent {
-                response: self.inner.call(request),
-                used: None,
-            }
-        } else if let Some(chosen) = self.layer.keys.choose(request.extensions()) {
-            send(&mut self.inner, &self.layer, request, chosen)
-        } else {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if !self.layer.acts_for(&request) {
+            let state = if self.layer.is_in_the_clear(&request) {
+                State::InTheClear
+            } else {
+                State::Sent {
+                    response: self.inner.call(request),
+                    used: None,
+                }
+            };
+            return ResponseFuture { state };
+        }
+        let Some(chosen) = self.layer.keys.choose(request.extensions()) else {
             // The inner service's readiness is given back: the clone has none.
             let service = self.inner.clone();
             self.inner = service.clone();
-            State::without_key(Unsent {
+            let state = State::without_key(Unsent {
                 service,
                 layer: self.layer.clone(),
                 request,
-            })
+            });
+            return ResponseFuture { state };
         };
-        ResponseFuture { state }
+        let generation = add_key(&mut request, &self.layer, chosen);
+        ResponseFuture {
+            state: State::Sent {
+                response: self.inner.call(request),
+                used: Some(Used::of(&self.layer, generation)),
+            },
+        }
     }
 }
 
-/// Sends `request` by `service`, which is ready.
-fn send<S, B>(
-    service: &mut S,
-    layer: &PlotonAuth,
-    mut request: Request<B>,
-    chosen: Chosen,
-) -> State<S, S::Future, S::Response, B>
-where
-    S: Service<Request<B>>,
-{
-    if chosen.renew {
+/// Adds the key to a request that is sent now, and returns its generation.
+fn add_key<B>(request: &mut Request<B>, layer: &PlotonAuth, chosen: Chosen) -> u64 {
+    let Chosen {
+        bearer,
+        generation,
+        renew,
+    } = chosen;
+    if renew {
         renewal::in_background(&layer.keys, layer.source_timeout);
     }
     Watch::key_is_chosen();
-    request.headers_mut().insert(AUTHORIZATION, chosen.bearer);
-    State::Sent {
-        response: service.call(request),
-        used: Some(Used {
-            keys: layer.keys.clone(),
-            generation: chosen.generation,
-            source_timeout: layer.source_timeout,
-        }),
-    }
+    request.headers_mut().insert(AUTHORIZATION, bearer);
+    generation
 }
 
 /// The key that a request was sent with.
 struct Used {
-    keys: Arc<Keys>,
+    layer: Arc<PlotonAuth>,
     generation: u64,
-    source_timeout: Duration,
+}
+
+impl Used {
+    fn of(layer: &Arc<PlotonAuth>, generation: u64) -> Self {
+        Self {
+            layer: layer.clone(),
+            generation,
+        }
+    }
 }
 
 /// What waits for a key.
 struct Unsent<S, B> {
     service: S,
-    layer: PlotonAuth,
+    layer: Arc<PlotonAuth>,
     request: Request<B>,
 }
 
-type Waiting<T> = Pin<Box<dyn Future<Output = Result<T, KeyUnavailable>> + Send>>;
+/// What the source will say. Nobody ever locks the lock: it makes the future around it `Sync`, whatever the source's is.
+struct Waiting<T>(Mutex<Pin<Box<dyn Future<Output = Result<T, KeyUnavailable>> + Send>>>);
+
+impl<T> Waiting<T> {
+    fn on(answer: impl Future<Output = Result<T, KeyUnavailable>> + Send + 'static) -> Self {
+        Self(Mutex::new(Box::pin(answer)))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, KeyUnavailable>> {
+        let answer = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        answer.as_mut().poll(cx)
+    }
+}
 
 pin_project! {
     /// The future of [`AuthService`]; dropping it cancels the request.
@@ -139,7 +153,7 @@ impl<S, F, R, B> State<S, F, R, B> {
     fn without_key(unsent: Unsent<S, B>) -> Self {
         let keys = unsent.layer.keys.clone();
         Self::WithoutKey {
-            answer: Box::pin(renewal::key_needed(keys, unsent.layer.source_timeout)),
+            answer: Waiting::on(renewal::key_needed(keys, unsent.layer.source_timeout)),
             unsent: Some(Box::new(unsent)),
         }
     }
@@ -158,28 +172,25 @@ where
             let next = match state.as_mut().project() {
                 // Sent => (Unauthorized | done)
                 StateProj::Sent { response, used } => {
-                    let result = ready!(response.poll(cx)).map_err(Into::into);
-                    let unauthorized = result
-                        .as_ref()
-                        .is_ok_and(|response| response.status() == StatusCode::UNAUTHORIZED);
-                    match (result, used.take()) {
-                        (Ok(response), Some(used)) if unauthorized => {
-                            let Used {
-                                keys,
-                                generation,
-                                source_timeout,
-                            } = used;
-                            if keys.renewal.is_none() {
-                                let renewed = keys.changed_since(generation);
-                                return Poll::Ready(Ok(tell(response, Ok(renewed))));
-                            }
-                            let answer = renewal::was_refused(keys, generation, source_timeout);
-                            State::Unauthorized {
-                                answer: Box::pin(answer),
-                                response: Some(Box::new(response)),
-                            }
-                        }
-                        (result, _) => return Poll::Ready(result),
+                    let polled = response.poll(cx);
+                    let is_unauthorized =
+                        |response: &S::Response| response.status() == StatusCode::UNAUTHORIZED;
+                    let response = match polled {
+                        Poll::Ready(Ok(response)) if is_unauthorized(&response) => response,
+                        polled => return polled.map_err(Into::into),
+                    };
+                    let Some(Used { layer, generation }) = used.take() else {
+                        return Poll::Ready(Ok(response));
+                    };
+                    let keys = layer.keys.clone();
+                    if keys.renewal.is_none() {
+                        let renewed = keys.changed_since(generation);
+                        return Poll::Ready(Ok(tell(response, Ok(renewed))));
+                    }
+                    let answer = renewal::was_refused(keys, generation, layer.source_timeout);
+                    State::Unauthorized {
+                        answer: Waiting::on(answer),
+                        response: Some(Box::new(response)),
                     }
                 }
                 // InTheClear => done
@@ -188,7 +199,7 @@ where
                 }
                 // WithoutKey => GettingReady
                 StateProj::WithoutKey { answer, unsent } => State::GettingReady {
-                    failure: ready!(answer.as_mut().poll(cx)).err(),
+                    failure: ready!(answer.poll(cx)).err(),
                     unsent: unsent.take(),
                 },
                 // GettingReady => (Sent | WithoutKey | done)
@@ -211,10 +222,16 @@ where
                     let Unsent {
                         mut service,
                         layer,
-                        request,
+                        mut request,
                     } = *unsent;
                     match chosen {
-                        Some(chosen) => send(&mut service, &layer, request, chosen),
+                        Some(chosen) => {
+                            let generation = add_key(&mut request, &layer, chosen);
+                            State::Sent {
+                                response: service.call(request),
+                                used: Some(Used::of(&layer, generation)),
+                            }
+                        }
                         // It expired before the service was ready, whose readiness is given back.
                         None => State::without_key(Unsent {
                             service: service.clone(),
@@ -225,7 +242,7 @@ where
                 }
                 // Unauthorized => done
                 StateProj::Unauthorized { answer, response } => {
-                    let renewed = ready!(answer.as_mut().poll(cx));
+                    let renewed = ready!(answer.poll(cx));
                     let Some(response) = response.take() else {
                         return Poll::Pending;
                     };

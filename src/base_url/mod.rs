@@ -34,6 +34,11 @@ pub use self::url::{BaseUrl, InvalidBaseUrl, PathRefused};
 /// The service's error is a [`BoxError`]: the inner service's own, or [`PathRefused`] where a relative URI could lead out of
 /// the base URL, as `/tasks/../keys` does in whatever encoding, or does not begin with a slash. That one was not sent.
 ///
+/// # Bounds
+///
+/// The request's body is a [`Body`], since only one that has something in it gets a `Content-Type`. The inner service need not
+/// be cloned; its error is `Into<BoxError>`, beside this layer's own.
+///
 /// # Example
 ///
 /// ```

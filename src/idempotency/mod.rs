@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Method, Request, Response, Uri};
+use http::{HeaderMap, Method, Request, Response, Uri, header::Entry};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{Layer, Service};
@@ -19,6 +19,7 @@ mod tests;
 use crate::{
     idempotency_key::{IDEMPOTENCY_KEY, IdempotencyKey},
     logical::{KEY_FIELD, LogicalRequest},
+    metrics,
 };
 
 /// Adds an `Idempotency-Key` to every POST that has none, so that a repeated attempt creates nothing twice. Other requests
@@ -32,6 +33,18 @@ use crate::{
 /// The inner service's error is kept as it is. An answer that is not 2xx has the key in its extensions. The age of a key is
 /// looked at by [`PlotonRetry`](crate::PlotonRetry) alone, since this layer has no error of its own: without a retry layer a
 /// key is sent however old it is.
+///
+/// # What repeats requests
+///
+/// It belongs inside this layer, unless it is PlotonRetry: another retry layer, tower's `hedge`, a layer that follows
+/// redirects. Outside it, each repetition is to this layer a request of its own and gets another key, and what may have been
+/// done is done twice. Where that can't be otherwise, put an [`IdempotencyKey`] into the request's extensions: all copies of
+/// the request have it then. A hedge needs a server that answers a key again while the first request with it is under way;
+/// some answer 409.
+///
+/// # Bounds
+///
+/// None beyond a service of requests and responses: it need not be cloned, and bodies and errors are of any type.
 ///
 /// # Example
 ///
@@ -101,6 +114,29 @@ impl PlotonIdempotency {
         self
     }
 
+    /// The key that `request` carries from now on, and is sent with at `now`; `None` where it needs none, or has a header
+    /// that is no key.
+    pub(crate) fn give_key<B>(
+        &self,
+        request: &mut Request<B>,
+        now: Instant,
+    ) -> Option<IdempotencyKey> {
+        if !self.gives_key_to(request) {
+            return None;
+        }
+        let extensions = request.extensions();
+        let own = extensions.get().cloned();
+        let logical = LogicalRequest::of(extensions).cloned();
+        let key = key_in(request.headers_mut(), own, logical, now)?;
+        if self.key_in_span {
+            let span = Span::current();
+            if !span.is_none() {
+                span.record(KEY_FIELD, key.as_str());
+            }
+        }
+        Some(key)
+    }
+
     fn gives_key_to<B>(&self, request: &Request<B>) -> bool {
         let method = request.method();
         match &self.gets_key {
@@ -156,17 +192,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let key = self
-            .layer
-            .gives_key_to(&request)
-            .then(|| give_key(&mut request, Instant::now()))
-            .flatten();
-        if let Some(key) = key.as_ref().filter(|_| self.layer.key_in_span) {
-            let span = Span::current();
-            if !span.is_none() {
-                span.record(KEY_FIELD, key.as_str());
-            }
-        }
+        let key = self.layer.give_key(&mut request, Instant::now());
         ResponseFuture {
             response: self.inner.call(request),
             key,
@@ -174,21 +200,41 @@ where
     }
 }
 
-/// The key that `request` now carries, to be sent at `now`; `None` where the caller's own header can't be one.
-fn give_key<B>(request: &mut Request<B>, now: Instant) -> Option<IdempotencyKey> {
-    let (headers, extensions) = (request.headers(), request.extensions());
-    if IdempotencyKey::is_set_in(headers) {
-        return Some(IdempotencyKey::sent_with(headers, extensions)?.used_at(now));
+/// The key in the `headers` of a request that is sent at `now`, put there where none was; `None` where the caller's own can't
+/// be one. `own` and `logical` are what its extensions hold.
+fn key_in(
+    headers: &mut HeaderMap,
+    own: Option<IdempotencyKey>,
+    logical: Option<LogicalRequest>,
+    now: Instant,
+) -> Option<IdempotencyKey> {
+    let place = headers.entry(IDEMPOTENCY_KEY);
+    if let Entry::Occupied(set) = &place {
+        if !set.get().is_empty() {
+            let sent = IdempotencyKey::read(set.get())?;
+            let known = own.filter(|known| *known == sent);
+            return Some(known.unwrap_or(sent).used_at(now));
+        }
     }
-    let make = || match extensions.get::<IdempotencyKey>() {
-        Some(own) => own.clone().used_at(now),
-        None => IdempotencyKey::sent_now(now),
+    let make = || match own {
+        Some(own) => own.used_at(now),
+        None => {
+            metrics::key_created();
+            IdempotencyKey::sent_now(now)
+        }
     };
-    let key = match LogicalRequest::of(extensions) {
+    let key = match logical {
         Some(logical) => logical.key_or(make),
         None => make(),
     };
-    request.headers_mut().insert(IDEMPOTENCY_KEY, key.header());
+    match place {
+        Entry::Vacant(place) => {
+            place.insert(key.header());
+        }
+        Entry::Occupied(mut place) => {
+            place.insert(key.header());
+        }
+    }
     Some(key)
 }
 

@@ -4,10 +4,18 @@ use std::{error::Error, mem, time::Duration};
 
 use http::{Request, StatusCode};
 use tokio::time::Instant;
+use tower::BoxError;
 use tracing::field;
 
-use super::{bucket::Bucket, fleet::clerk::Lost, rule::Mode, store::StoreError, wait::Wait};
-use crate::headers::retry_after::Hint;
+use super::{
+    QueueFull, WaitTooLong,
+    bucket::Bucket,
+    fleet::clerk::Lost,
+    rule::{Mode, Rule},
+    store::StoreError,
+    wait::Wait,
+};
+use crate::{headers::retry_after::Hint, metrics};
 
 /// A request came and waits, in `poll_ready` mostly, where nobody knows more of it.
 pub(super) fn waits(wait: &Wait, expected: Duration) {
@@ -22,9 +30,15 @@ pub(super) fn waits(wait: &Wait, expected: Duration) {
     }
 }
 
+/// A request is sent that need not wait.
+pub(super) fn need_not_wait() {
+    metrics::waited(None, Duration::ZERO);
+}
+
 /// A request is sent after it waited. No query: it may hold anything.
 pub(super) fn waited<B>(request: &Request<B>, wait: &Wait, now: Instant) {
     let lasted = wait.lasted(now);
+    metrics::waited(wait.rule().map(Rule::name), lasted);
     if lasted > WORTH_A_LINE {
         tracing::debug!(
             http.request.method = request.method().as_str(),
@@ -38,9 +52,25 @@ pub(super) fn waited<B>(request: &Request<B>, wait: &Wait, now: Instant) {
     }
 }
 
+/// A request is not sent, as it may not wait. Its caller is told why.
+pub(super) fn rejected(error: &BoxError) {
+    metrics::rejected(if error.is::<QueueFull>() {
+        "queue_full"
+    } else if error.is::<WaitTooLong>() {
+        "max_wait"
+    } else {
+        "deadline"
+    });
+}
+
 /// An answer began a pause.
 pub(super) fn paused(status: StatusCode, pause: Duration, hint: Option<Hint>, waiting: usize) {
-    let status = status.as_u16();
+    metrics::paused(if status == StatusCode::TOO_MANY_REQUESTS {
+        "429"
+    } else {
+        "503"
+    });
+    let status = i64::from(status.as_u16());
     tracing::warn!(
         http.response.status_code = status,
         pause_ms = millis(pause),
@@ -53,6 +83,7 @@ pub(super) fn paused(status: StatusCode, pause: Duration, hint: Option<Hint>, wa
 
 /// The user began a pause.
 pub(super) fn paused_by_hand(pause: Duration, waiting: usize) {
+    metrics::paused("by_hand");
     tracing::info!(
         pause_ms = millis(pause),
         waiting,
@@ -62,6 +93,7 @@ pub(super) fn paused_by_hand(pause: Duration, waiting: usize) {
 
 /// The store said that another process began a pause.
 pub(super) fn paused_by_another(pause: Duration, waiting: usize) {
+    metrics::paused("another_process");
     tracing::warn!(
         pause_ms = millis(pause),
         waiting,
@@ -72,13 +104,28 @@ pub(super) fn paused_by_another(pause: Duration, waiting: usize) {
 /// The store gives no answer.
 pub(super) fn store_is_away(error: &StoreError, lost: Lost, waiting: usize) {
     tracing::warn!(
-        error = error.source().map(field::display),
+        error = error.source().map(with_causes).map(field::display),
         on_outage = %lost.outage,
         processes = lost.processes,
         pace_ms = lost.pace.map(millis),
         waiting,
         "the shared store gives no answer: until it does, requests leave at this pace, or wait"
     );
+}
+
+/// As one line. An error may say itself what its cause does.
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    line
 }
 
 /// It does again.
@@ -195,8 +242,24 @@ impl News {
     }
 }
 
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+/// Signed, as OpenTelemetry's integers are: of others it makes text.
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 const WORTH_A_LINE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once_each() {
+        let refused = || io::Error::other("refused");
+        assert_eq!(with_causes(&refused()), "refused");
+        let nested = io::Error::other(StoreError::new(refused()));
+        assert_eq!(with_causes(&nested), "shared store failed: refused");
+    }
+}

@@ -52,6 +52,14 @@ impl RateLimitHandle {
             .with_fleet(|state, _| state.clerk.as_ref()?.error())
     }
 
+    /// Sets the gauges of the limiter to what they are now. What a request changes is set by itself; what changes by time
+    /// alone, such as what is left of the plan, is set by this: a program that idles calls it every few seconds.
+    #[cfg(feature = "metrics")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+    pub fn publish(&self) {
+        self.shared.publish();
+    }
+
     /// Changes the plan, for those who wait too: they keep their order.
     pub fn set_plan(&self, plan: Plan) {
         let plan = plan.requests_per_minute();
@@ -60,7 +68,7 @@ impl RateLimitHandle {
     }
 
     /// Lets no request leave before `until`, as a 429 does: one goes ahead alone then. A pause that lasts longer already
-    /// is not shortened, and an instant that is past changes nothing.
+    /// is not shortened, and an instant that is past changes nothing. Other processes that share the plan by a store go on.
     pub fn pause_until(&self, until: Instant) {
         let paused = self.shared.change(|state, now, _| {
             if until <= now {

@@ -6,7 +6,10 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use super::{bucket::Sent, events, said::Said, shared::Shared};
-use crate::headers::{self, date::Wall, rate_limit, when::When};
+use crate::{
+    headers::{self, date::Wall, rate_limit, when::When},
+    metrics,
+};
 
 /// A request on its way. Dropped without an answer, it counts as one that may still arrive.
 #[derive(Debug)]
@@ -35,6 +38,9 @@ impl InFlight {
             self.shared
                 .change_at(now, |state, now| state.bucket.answered(sent, said, now));
             return;
+        }
+        if refused {
+            metrics::refused();
         }
         // What a refusal says in any words counts, unless the user believes none; a 503 pauses by `Retry-After` alone.
         let undated = refused.then(|| {

@@ -93,6 +93,12 @@ pub mod rules {}
 /// The service's error is a [`BoxError`](tower::BoxError): the inner service's own, or of a request that did not wait
 /// [`QueueFull`], [`WaitTooLong`] or [`DeadlineTooSoon`]. It was not sent then, and took no token.
 ///
+/// # Bounds
+///
+/// The inner service is `Clone`, since a request that was passed in the queue waits with a clone of its own, and its error
+/// is `Into<BoxError>`, beside this layer's own. One that can't be cloned comes in through tower's `buffer`, another error
+/// through `map_err` inside. Bodies are of any type.
+///
 /// # Example
 ///
 /// ```

@@ -225,6 +225,7 @@ impl Place {
         if self.wait.is_none() {
             if let Some(sent) = self.shared.take(ticket, deadline) {
                 self.ticket = None;
+                events::need_not_wait();
                 return Ok(Some(InFlight::new(self.shared.clone(), sent)));
             }
         }
@@ -247,8 +248,9 @@ impl Place {
             return Ok(None);
         };
         self.ticket = None;
-        if let Some(wait) = self.wait.take() {
-            events::waited(request, &wait, now);
+        match self.wait.take() {
+            Some(wait) => events::waited(request, &wait, now),
+            None => events::need_not_wait(),
         }
         Ok(Some(InFlight::new(shared, sent)))
     }

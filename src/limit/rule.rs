@@ -46,6 +46,22 @@ pub enum Rule {
     Store,
 }
 
+impl Rule {
+    /// What metrics call it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Probe => "probe",
+            Self::Ring => "ring",
+            Self::Paced => "paced",
+            Self::Window => "window",
+            Self::Kept => "kept",
+            Self::Shared => "shared",
+            Self::Store => "store",
+        }
+    }
+}
+
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{BoxError, Service};
 
-use super::{in_flight::InFlight, place::Place};
+use super::{events, in_flight::InFlight, place::Place};
 use crate::{logical::LogicalRequest, origin::Origin};
 
 /// The service that [`PlotonRateLimit`](super::PlotonRateLimit) makes. A clone shares the bucket, never a place in the queue.
@@ -71,32 +71,44 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let state = match (self.acts_for(&request), self.refused.take()) {
-            (true, Some(error)) => State::refused(error),
-            (true, None) => self.limited(request),
-            (false, refused) => self.unlimited(request, refused.is_some()),
+        let refused = self.refused.take();
+        if !self.acts_for(&request) {
+            let state = self.unlimited(request, refused.is_some());
+            return ResponseFuture { state };
+        }
+        if let Some(error) = refused {
+            let state = State::refused(error);
+            return ResponseFuture { state };
+        }
+        let deadline = LogicalRequest::deadline(request.extensions());
+        // The usual case stands here, so that the request is moved but once.
+        let state = match self.place.take_token(&request, deadline) {
+            Ok(Some(in_flight)) => State::Sent {
+                response: self.inner.call(request),
+                in_flight: Some(in_flight),
+            },
+            not_sent => self.not_sent(request, deadline, not_sent.err()),
         };
         ResponseFuture { state }
     }
 }
 
 impl<S> RateLimitService<S> {
-    fn limited<B>(&mut self, request: Request<B>) -> State<S, S::Future, B>
+    /// It waits on in its future, or may not wait.
+    #[cold]
+    fn not_sent<B>(
+        &mut self,
+        request: Request<B>,
+        deadline: Option<Instant>,
+        error: Option<BoxError>,
+    ) -> State<S, S::Future, B>
     where
         S: Service<Request<B>> + Clone,
     {
-        let deadline = LogicalRequest::deadline(request.extensions());
-        let taken = self.place.take_token(&request, deadline);
-        if let Ok(Some(in_flight)) = taken {
-            return State::Sent {
-                response: self.inner.call(request),
-                in_flight: Some(in_flight),
-            };
-        }
         // The inner service's readiness is given back: the clone has none.
         let service = self.inner.clone();
         self.inner = service.clone();
-        if let Err(error) = taken {
+        if let Some(error) = error {
             return State::refused(error);
         }
         let another = self.place.another();
@@ -128,7 +140,8 @@ impl<S> RateLimitService<S> {
 }
 
 impl<S, F, B> State<S, F, B> {
-    const fn refused(error: BoxError) -> Self {
+    fn refused(error: BoxError) -> Self {
+        events::rejected(&error);
         Self::Refused { error: Some(error) }
     }
 }
@@ -188,7 +201,7 @@ where
                     service,
                     request,
                 } => {
-                    ready!(place.poll_turn(*deadline, cx))?;
+                    ready!(place.poll_turn(*deadline, cx)).inspect_err(events::rejected)?;
                     if let Err(error) = ready!(service.poll_ready(cx)) {
                         place.leave();
                         return Poll::Ready(Err(error.into()));
@@ -196,7 +209,8 @@ where
                     let Some(waiting) = request.take() else {
                         return Poll::Pending;
                     };
-                    let Some(in_flight) = place.take_token(&waiting, *deadline)? else {
+                    let taken = place.take_token(&waiting, *deadline);
+                    let Some(in_flight) = taken.inspect_err(events::rejected)? else {
                         *request = Some(waiting);
                         *service = service.clone();
                         continue;

@@ -25,6 +25,9 @@ use crate::{
 pub(super) struct Shared {
     state: Mutex<State>,
     pub(super) wall: Wall,
+    /// Held by the one that sets the gauges, so that the last to do so sets the newest.
+    #[cfg(feature = "metrics")]
+    publishing: std::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -57,6 +60,8 @@ impl Shared {
                 latest: now,
             }),
             wall: Wall::anchored(),
+            #[cfg(feature = "metrics")]
+            publishing: std::sync::Mutex::default(),
         }
     }
 
@@ -79,7 +84,11 @@ impl Shared {
         }
         state.queue.take_only(ticket);
         // What is new is told when it ends.
-        Some(state.bucket.send(now, None))
+        let sent = state.bucket.send(now, None);
+        drop(state);
+        #[cfg(feature = "metrics")]
+        self.publish();
+        Some(sent)
     }
 
     /// Looks at the state, and changes nothing that others wait for.
@@ -120,6 +129,8 @@ impl Shared {
         if let Some(news) = news {
             news.tell();
         }
+        #[cfg(feature = "metrics")]
+        self.publish();
     }
 
     fn look<T>(&self, look: impl FnOnce(&mut State, Instant, &mut Wakers) -> T) -> T {
@@ -139,6 +150,8 @@ impl Shared {
         if let Some(news) = news {
             news.tell();
         }
+        #[cfg(feature = "metrics")]
+        self.publish();
         result
     }
 
@@ -147,6 +160,31 @@ impl Shared {
         let mut state = self.lock();
         let now = Instant::now();
         look(&mut state, now)
+    }
+
+    /// Sets the gauges. A recorder is foreign code, and called without the lock on the state.
+    #[cfg(feature = "metrics")]
+    pub(super) fn publish(&self) {
+        let _turn = self
+            .publishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let state = self.lock();
+        let now = Instant::now();
+        let until = |at: Instant| at.saturating_duration_since(now);
+        let gauges = crate::metrics::Limiter {
+            limit: state.bucket.plan(),
+            remaining: state.bucket.remaining(now),
+            server_remaining: state.bucket.said().map(|said| said.remaining),
+            in_flight: state.bucket.in_flight(),
+            waiting: state.queue.waiting(),
+            paused_until: state
+                .bucket
+                .paused_until(now)
+                .map(|at| self.wall.since_epoch(now).saturating_add(until(at))),
+        };
+        drop(state);
+        gauges.publish();
     }
 
     pub(super) fn snapshot(&self) -> RateLimitSnapshot {

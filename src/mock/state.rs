@@ -30,6 +30,7 @@ use crate::headers::date::Wall;
 /// On which answers the fake Ploton sends `X-RateLimit-Limit`, `-Remaining` and `-Reset`. Every 429 has `Retry-After`
 /// whatever is chosen here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RateHeaders {
     /// On every answer to a request that has a valid key.
     #[default]

@@ -1,26 +1,38 @@
 //! One Redis for all processes that use one plan (feature `redis`).
 //!
-//! [`RedisStore`] is a connection to it. It is asked by scripts that the server runs whole, so that processes can't come
-//! between each other, and that read the server's clock, so that theirs need not agree. It was tested on Redis 7.0, on one
-//! server, with a replica that takes over, and on a cluster; it needs Redis 5 or newer, or Valkey.
+//! [`RedisStore`] is a [`SharedStore`](crate::limit::SharedStore): processes on many machines that have one with the same
+//! [`Scope`] send together what one plan allows. See [`PlotonRateLimit::shared`](crate::PlotonRateLimit::shared).
 //!
-//! # What it does when Redis fails
+//! One script does all that is to be done, whole: no two processes come between each other. It reads the server's clock and
+//! answers durations, so the processes' clocks need not agree. A lease is one round trip. The keys are
+//! `ploton:{scope}:tat`, a line of five numbers, and `ploton:{scope}:processes`, a sorted set; both end by themselves when
+//! nobody uses them any more. No API key is among them. It is
+//! a [`SharedSlots`](crate::tasks::SharedSlots) too: task slots have a script of their own, and keys that begin with
+//! `ploton:{scope}:slots`.
 //!
-//! - A call waits at most 100 ms. What got no answer in that time may have been done: its tokens count as spent.
-//! - A connection that was lost, hangs, or leads to a server that can't write now (`READONLY` after a failover, `MASTERDOWN`,
-//!   `LOADING`, `NOAUTH`, `MOVED`, `CLUSTERDOWN`) is made anew, at most every 3 s. Meanwhile calls fail at once.
-//! - The script is sent again when the server lost it. All keys end by themselves when they are no longer used.
-//! - What the server lost (a restart, `FLUSHALL`, a failover with lost writes) the processes know again: of the rate limit the
-//!   first that calls, of task slots each its own.
+//! It needs Redis 6 or newer, or Valkey; it was tested on Redis 7.0, with redis-rs 1.2 and 1.8. Its user must be allowed
+//! `EVALSHA`, `EVAL`, and in them `TIME`, `TYPE`, `GET`, `SET`, `DEL`, `PTTL`, `PEXPIRE`,
+//! `ZADD`, `ZCARD`, `ZRANGE`, `ZRANGEBYSCORE`, `ZRANK`, `ZREM`, `ZREMRANGEBYSCORE` and `ZSCORE`, on keys that begin with `ploton:`.
 //!
-//! What the layers do meanwhile is their own matter; see [`PlotonRateLimit`](crate::PlotonRateLimit) and
-//! [`PlotonTaskLimit::shared`](crate::PlotonTaskLimit::shared).
+//! # When Redis fails
+//!
+//! - A call takes at most 100 ms, connecting included. What got no answer in that time may have been done: its tokens count as
+//!   spent.
+//! - A connection that was lost, that hangs, or that leads to a server which can't do it (`READONLY` after a failover,
+//!   `MASTERDOWN`, `LOADING`, `NOAUTH`, `MOVED`, `CLUSTERDOWN`) is made anew, at most every 3 s. A dead one is not waited for:
+//!   calls fail at once meanwhile.
+//! - The script is sent again to a server that does not know it. What is stored and is not the script's counts as lost.
+//! - What was lost, by a restart, `FLUSHALL` or a failover to a replica that lagged behind, is told again by the first process
+//!   that asks, as far as it knows.
+//!
+//! [Task slots](crate::PlotonTaskLimit::shared) are told again by each process that has some.
+//!
+//! What becomes of requests meanwhile, [`Outage`](crate::limit::Outage) says.
 //!
 //! # Cluster
 //!
-//! All keys of a scope have one hash tag, so they are in one slot, and a connection that follows `MOVED` by itself, such as
-//! redis-rs's `ClusterConnection`, is all that is needed. A plain connection to a node that has another slot never gets an
-//! answer.
+//! All keys of a scope have one hash tag, so they are in one slot, and redis-rs's `ClusterConnection`, which follows `MOVED` by
+//! itself, is all that is needed. A plain connection to a node that has another slot gets no answer but `MOVED`.
 
 use std::{fmt, future::Future, sync::Arc};
 
@@ -59,6 +71,7 @@ pub use self::{
 ///     async move { client.get_multiplexed_async_connection().await }
 /// };
 /// let store = RedisStore::connect_with(connect, Scope::parse("acme-production")?);
+/// let limit = PlotonRateLimit::new(Plan::Production).shared(store);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
@@ -71,7 +84,8 @@ impl RedisStore {
     /// Connects by `connect`, for the first time when it is first asked for something, and again, at most every 3 s, when the
     /// connection is of no use any more.
     ///
-    /// `connect` should look up anew where the primary is: by DNS, as `redis::Client` does, or at a sentinel. It has 3 s.
+    /// `connect` should look up anew where the primary is: by DNS, as `redis::Client` does, or at a sentinel. It has 3 s. What
+    /// its errors say is logged, so it must be no secret.
     pub fn connect_with<F, Fut, C, E>(connect: F, scope: Scope) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,

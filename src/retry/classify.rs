@@ -67,6 +67,10 @@ fn known(cause: &(dyn Error + 'static)) -> Option<(Outcome, &'static str)> {
     if cause.is::<http::uri::InvalidUri>() || cause.is::<http::uri::InvalidUriParts>() {
         return Some((Outcome::Final, "uri"));
     }
+    #[cfg(feature = "reqwest")]
+    if let Some(Some(known)) = cause.downcast_ref().map(reqwest_error) {
+        return Some(known);
+    }
     if let Some(client) = cause.downcast_ref::<legacy::Error>() {
         return client_error(client);
     }
@@ -76,6 +80,9 @@ fn known(cause: &(dyn Error + 'static)) -> Option<(Outcome, &'static str)> {
     #[cfg(feature = "http2")]
     if let Some(h2) = cause.downcast_ref::<h2::Error>() {
         return Some(h2_error(h2));
+    }
+    if cause.is::<tower::load_shed::error::Overloaded>() {
+        return Some((Outcome::NotSent, "overloaded"));
     }
     let timed_out =
         cause.is::<tower::timeout::error::Elapsed>() || cause.is::<tokio::time::error::Elapsed>();
@@ -99,6 +106,17 @@ fn client_error(error: &legacy::Error) -> Option<(Outcome, &'static str)> {
         .connect_info()
         .is_none()
         .then_some((Outcome::NotSent, "handshake"))
+}
+
+/// What reqwest says itself; the rest it has from hyper-util's client.
+#[cfg(feature = "reqwest")]
+fn reqwest_error(error: &reqwest::Error) -> Option<(Outcome, &'static str)> {
+    // Neither what it could not send nor a chain of redirects that its policy ended gets better.
+    if error.is_builder() || error.is_redirect() {
+        return Some((Outcome::Final, "request"));
+    }
+    // That of a connector is one of the connection: nothing was sent.
+    (error.is_timeout() && !error.is_connect()).then_some((Outcome::Ambiguous, "timeout"))
 }
 
 fn hyper_error(error: &hyper::Error) -> Option<(Outcome, &'static str)> {
@@ -139,6 +157,8 @@ fn h2_error(error: &h2::Error) -> (Outcome, &'static str) {
 
 fn io_error(error: &io::Error) -> (Outcome, &'static str) {
     let kind = match error.kind() {
+        // No connection that is there says so: for clients that wrap it in errors of their own.
+        io::ErrorKind::ConnectionRefused => return (Outcome::NotSent, "connect"),
         io::ErrorKind::TimedOut => "timeout",
         io::ErrorKind::ConnectionReset => "connection_reset",
         _ => "io",
@@ -234,7 +254,7 @@ mod tests {
             in_force: KeyKind::Test,
             given: KeyKind::Live,
         };
-        let table: [(BoxError, Outcome, &str); 9] = [
+        let table: [(BoxError, Outcome, &str); 11] = [
             (
                 Box::new(PlainHttpRefused::new()),
                 Outcome::Final,
@@ -252,6 +272,11 @@ mod tests {
                 "api_key",
             ),
             (
+                Box::new(tower::load_shed::error::Overloaded::new()),
+                Outcome::NotSent,
+                "overloaded",
+            ),
+            (
                 Box::new(tower::timeout::error::Elapsed::new()),
                 Outcome::Ambiguous,
                 "timeout",
@@ -260,6 +285,11 @@ mod tests {
                 Box::new(io::Error::from(io::ErrorKind::ConnectionReset)),
                 Outcome::Ambiguous,
                 "connection_reset",
+            ),
+            (
+                Box::new(io::Error::from(io::ErrorKind::ConnectionRefused)),
+                Outcome::NotSent,
+                "connect",
             ),
             (
                 Box::new(io::Error::other(PlainHttpRefused::new())),
@@ -276,5 +306,21 @@ mod tests {
         for (cause, outcome, kind) in table {
             assert_eq!(error(&*cause), (outcome, kind));
         }
+    }
+
+    #[cfg(feature = "reqwest")]
+    #[tokio::test]
+    async fn what_reqwest_can_not_send_is_final_and_its_timeout_ambiguous() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let ftp = client.get("ftp://127.0.0.1/").send().await.unwrap_err();
+        assert_eq!(error(&ftp), (Outcome::Final, "request"));
+        let short = std::time::Duration::from_millis(50);
+        let hung = client.get(&url).timeout(short).send().await.unwrap_err();
+        assert_eq!(error(&hung), (Outcome::Ambiguous, "timeout"));
+        drop(listener);
+        let refused = client.get(&url).send().await.unwrap_err();
+        assert_eq!(error(&refused), (Outcome::NotSent, "connect"));
     }
 }

@@ -8,12 +8,15 @@ use std::{
 
 use http::{Request, Response};
 use http_body::Body;
+use tokio::time::Instant;
 use tower::{BoxError, Layer, Service};
 
 use super::{PlotonRetry, ResponseFuture, kept::CloneBody};
 
 /// A [`PlotonRetry`] for bodies that are not [`RetryBody`](super::RetryBody): made by
 /// [`PlotonRetry::clone_body_with`].
+///
+/// Its [bounds](PlotonRetry#bounds) are those of `PlotonRetry`, but for the request's body, which may be anything.
 #[must_use = "a layer does nothing until a service is made with it"]
 pub struct CloningRetry<B> {
     layer: PlotonRetry,
@@ -86,6 +89,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let CloningRetry { layer, clone } = &self.layer;
-        layer.start(&mut self.inner, request, CloneBody::Given(clone.clone()))
+        let given = CloneBody::Given(clone.clone());
+        layer.start(&mut self.inner, Instant::now(), request, false, given)
     }
 }

@@ -52,7 +52,7 @@ where
     S: Service<Request<B>>,
 {
     /// The first attempt was sent by `service`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn sent(response: S::Future, service: S, progress: Progress<B>) -> Self {
         Self {
             state: State::Sent { response },
@@ -84,17 +84,19 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let progress = this.progress;
-        let span = progress.span().clone();
-        let _entered = span.enter();
+        let _entered = progress.enter();
         // To a retry layer outside, all attempts of this one are one.
-        let _hidden = Watch::hide();
+        let watch = Watch::begin();
         loop {
             let next = match this.state.as_mut().project() {
                 // Sent => (Waiting | done)
                 StateProj::Sent { response } => {
-                    let watch = Watch::begin();
-                    let polled = response.poll(cx);
-                    let seen = watch.end();
+                    watch.look();
+                    let polled = {
+                        let _entered = progress.enter_attempt();
+                        response.poll(cx)
+                    };
+                    let seen = watch.seen();
                     progress.key_was_chosen(seen.key_chosen);
                     let Poll::Ready(result) = polled else {
                         // A timer that ends the attempt before the deadline is enough.
@@ -102,7 +104,7 @@ where
                             return Poll::Pending;
                         }
                         ready!(poll_deadline(progress.deadline(), this.timer, cx));
-                        return Poll::Ready(Err(progress.deadline_passed()));
+                        return Poll::Ready(Err(progress.attempt_too_long()));
                     };
                     let result = result.map_err(Into::into);
                     if progress.succeeds(&result) {

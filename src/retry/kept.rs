@@ -54,6 +54,8 @@ impl<B> CloneBody<B> {
 }
 
 impl<B> Kept<B> {
+    // Inlined, as all that is put together for a request: it is large, and would be moved from place to place.
+    #[inline(always)]
     pub(super) fn of(
         request: &Request<B>,
         more_than_once: bool,
@@ -101,17 +103,19 @@ impl<B> Kept<B> {
 
     /// Whether the attempts carried a key, whoever made it.
     pub(super) fn has_key(&self) -> bool {
-        IdempotencyKey::is_in(&self.head.headers.map())
-            || self
-                .logical()
-                .is_some_and(|logical| logical.key().is_some())
+        IdempotencyKey::is_in(&self.head.headers.map()) || self.key_made_inside().is_some()
     }
 
     /// The key that the attempts carried, whoever made it.
     pub(super) fn idempotency_key(&self) -> Option<IdempotencyKey> {
         let head = &self.head;
         IdempotencyKey::sent_with(&head.headers.map(), &head.extensions)
-            .or_else(|| self.logical()?.key().cloned())
+            .or_else(|| self.key_made_inside().cloned())
+    }
+
+    /// The key that a layer inside made.
+    pub(super) fn key_made_inside(&self) -> Option<&IdempotencyKey> {
+        self.logical()?.key()
     }
 
     /// The time from the call in which the key may be sent; `None` where there is no key.
@@ -128,11 +132,6 @@ impl<B> Kept<B> {
         let head = &self.head;
         IdempotencyKey::meant_by(&head.method, &head.headers.map(), &head.extensions)
             .map(|key| (key, self.key_age))
-    }
-
-    /// When the attempt was sent whose API key it is to carry, by the word of another retry layer outside.
-    pub(super) fn pinned(&self) -> Option<Instant> {
-        self.logical()?.pinned
     }
 
     /// `Some` where a layer outside asks whether it was processed.

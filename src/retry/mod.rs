@@ -25,9 +25,12 @@ mod progress;
 mod quota;
 mod replay;
 mod settings;
+mod spans;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "reqwest")]
+pub(crate) use self::replay::DEFAULT_MAX_KEPT;
 pub use self::{
     cloning::{CloningRetry, CloningRetryService},
     error::{AttemptsFailed, DeadlinePassed, KeyExpired},
@@ -40,17 +43,22 @@ pub use self::{
     },
 };
 use self::{
+    events::Told,
     kept::{CloneBody, Kept},
-    progress::Progress,
+    progress::{Call, Progress},
     settings::Settings,
 };
-use crate::{idempotency_key::IdempotencyKey, logical::LogicalRequest};
+use crate::{
+    fate::Fate,
+    idempotency_key::{IdempotencyKey, KEY_LIFE},
+    logical::LogicalRequest,
+};
 
 /// Tries again when it is safe and worth it: no earlier than `Retry-After`, with jitter, within a deadline.
 ///
 /// | outcome | examples | tried again |
 /// |---|---|---|
-/// | not sent | connect error, refused stream, connection closed before the request left | any method |
+/// | not sent | connect error, refused stream, connection closed before the request left, shed by tower's `load_shed` | any method |
 /// | refused | 429 | any method |
 /// | ambiguous | 408, 500, 502, 503, 504, timeout, reset, incomplete response | idempotent methods, and any request with an `Idempotency-Key` |
 /// | unauthorized | 401, where [`PlotonAuth`](crate::PlotonAuth) inside this layer has another API key by now | any method, once and at once |
@@ -85,6 +93,21 @@ use crate::{idempotency_key::IdempotencyKey, logical::LogicalRequest};
 /// The service's error is a [`BoxError`]. After one attempt it is the inner service's own; after more it is
 /// [`AttemptsFailed`], with the last one as its source. [`DeadlinePassed`] says that the deadline came first, [`KeyExpired`] that
 /// the request was not sent at all, as its key is too old.
+///
+/// # Bounds
+///
+/// - The request's body is a [`RetryBody`], as every `Clone` one is: once sent, a body is gone. Others come in through
+///   [`PlotonReplay`], or are cloned by [`clone_body_with`](Self::clone_body_with).
+/// - The answer's body is a [`Body`]: what is left of an answer that is not handed back is read, so that its connection can
+///   be used again.
+/// - The inner service is `Clone`: one clone goes along with each request, to send it again. One that can't be cloned
+///   comes in through tower's `buffer`.
+/// - Its error is `Into<BoxError>`: what went wrong is told by an error's sources. Another is made one by `map_err` inside.
+///
+/// Nothing need be `Unpin` or `'static`; `Send` and `Sync` are what this layer's future is to be.
+///
+/// A layer inside that repeats requests by itself shows the end of its last attempt alone. Let requests have an idempotency
+/// key there, or one that was cut and then found no connection is taken for one that never left.
 ///
 /// # Example
 ///
@@ -155,45 +178,75 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        self.call_at(Instant::now(), request, false)
+    }
+}
+
+impl<S> RetryService<S> {
+    /// Sends `request` at `now`. `has_key` where an idempotency layer was here already.
+    pub(crate) fn call_at<B, R>(
+        &mut self,
+        now: Instant,
+        request: Request<B>,
+        has_key: bool,
+    ) -> ResponseFuture<S, B, R>
+    where
+        S: Service<Request<B>, Response = Response<R>> + Clone,
+        B: RetryBody,
+    {
         let own = CloneBody::own();
-        self.layer.start(&mut self.inner, request, own)
+        self.layer
+            .start(&mut self.inner, now, request, has_key, own)
     }
 }
 
 impl PlotonRetry {
-    /// Sends `request` by `inner`, which is ready.
+    /// Sends `request` at `now` by `inner`, which is ready.
     fn start<S, B, R>(
         &self,
         inner: &mut S,
+        now: Instant,
         mut request: Request<B>,
+        has_key: bool,
         clone_body: CloneBody<B>,
     ) -> ResponseFuture<S, B, R>
     where
         S: Service<Request<B>, Response = Response<R>> + Clone,
     {
-        let now = Instant::now();
         let most_attempts = self.settings.attempts_of(&request);
         let key_age = self.settings.key_age_of(&request, now);
         let deadline = self.settings.deadline_of(&request, key_age, now);
-        let may_get_key =
-            !request.method().is_safe() && !IdempotencyKey::is_set_in(request.headers());
+        let may_get_key = !has_key
+            && !request.method().is_safe()
+            && !IdempotencyKey::is_set_in(request.headers());
         if most_attempts > 1 && may_get_key {
             // An idempotency layer inside this one then mints one key, not one per attempt, and says so here.
             LogicalRequest::get_or_insert(request.extensions_mut()).deadline = deadline;
         }
         let kept = Kept::of(&request, most_attempts > 1, clone_body, key_age);
-        let span = events::span(&request, self.settings.key_in_span);
-        let settings = self.settings.clone();
-        let mut progress = Progress::new(kept, settings, most_attempts, now, deadline, span);
-        let not_ready = inner.clone();
-        let mut ready = mem::replace(inner, not_ready);
-        if !progress.sends_first() {
-            return ResponseFuture::too_late(ready, progress);
-        }
-        let response = {
-            let _entered = progress.span().enter();
-            ready.call(request)
+        let mut call = Call {
+            settings: self.settings.clone(),
+            most_attempts,
+            started: now,
+            deadline,
+            pinned: LogicalRequest::of(request.extensions()).and_then(|logical| logical.pinned),
+            told: Told::begins(&request, self.settings.key_in_span, now),
         };
-        ResponseFuture::sent(response, ready, progress)
+        let fate = Fate::of(request.extensions());
+        fate.inspect(|fate| fate.watch());
+        // Only a key that is known has an age.
+        if deadline.is_some_and(|deadline| deadline <= now) || key_age >= KEY_LIFE {
+            // The inner service's readiness is given back: the clone has none.
+            let not_ready = inner.clone();
+            let ready = mem::replace(inner, not_ready);
+            return ResponseFuture::too_late(ready, Progress::new(kept, call, 0));
+        }
+        fate.inspect(|fate| fate.sent());
+        call.told.attempt_begins(&request, 0);
+        let response = {
+            let _entered = call.told.enter_attempt();
+            inner.call(request)
+        };
+        ResponseFuture::sent(response, inner.clone(), Progress::new(kept, call, 1))
     }
 }

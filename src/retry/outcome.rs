@@ -26,6 +26,17 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// What metrics call it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::NotSent => "not_sent",
+            Self::Refused => "refused",
+            Self::Ambiguous => "ambiguous",
+            Self::Unauthorized => "unauthorized",
+            Self::Final => "final",
+        }
+    }
+
     /// Whether a request with this outcome may be sent again. `repeatable` requests may be processed twice: their method
     /// is idempotent, or they carry an idempotency key.
     pub(super) const fn allows_another(self, repeatable: bool) -> bool {

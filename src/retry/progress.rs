@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 use tower::BoxError;
-use tracing::Span;
+use tracing::span::EnteredSpan;
 
 use super::{
     AttemptEnd, AttemptsFailed, DeadlinePassed, KeyExpired, Outcome, Settings, classify,
-    events::{self, End, GivenUp},
+    events::{self, End, GivenUp, Told},
     kept::Kept,
     quota::{Paid, Spent},
 };
@@ -39,7 +39,7 @@ pub(super) struct Progress<B> {
     spent: Option<Spent>,
     last_hint: Option<Duration>,
     last_status: Option<StatusCode>,
-    span: Span,
+    told: Told,
 }
 
 /// The next attempt, ready to be sent.
@@ -48,35 +48,54 @@ struct Again<B> {
     paid: Paid,
 }
 
+/// What is known of it when it is called.
+pub(super) struct Call {
+    pub(super) settings: Arc<Settings>,
+    pub(super) most_attempts: u32,
+    pub(super) started: Instant,
+    pub(super) deadline: Option<Instant>,
+    pub(super) pinned: Option<Instant>,
+    pub(super) told: Told,
+}
+
 impl<B> Progress<B> {
-    pub(super) fn new(
-        kept: Kept<B>,
-        settings: Arc<Settings>,
-        most_attempts: u32,
-        started: Instant,
-        deadline: Option<Instant>,
-        span: Span,
-    ) -> Self {
+    /// `made` is 1 where the first attempt was sent, else 0.
+    #[inline(always)]
+    pub(super) fn new(kept: Kept<B>, call: Call, made: u32) -> Self {
+        let Call {
+            settings,
+            most_attempts,
+            started,
+            deadline,
+            pinned,
+            told,
+        } = call;
         Self {
-            pinned: kept.pinned(),
             kept,
             again: None,
             settings,
             most_attempts,
             started,
             deadline,
-            made: 0,
+            made,
             sent: started,
+            pinned,
             renewed: false,
             spent: None,
             last_hint: None,
             last_status: None,
-            span,
+            told,
         }
     }
 
-    pub(super) const fn span(&self) -> &Span {
-        &self.span
+    /// Enters the span of the request.
+    pub(super) fn enter(&self) -> Option<EnteredSpan> {
+        self.told.enter()
+    }
+
+    /// Enters that of the attempt on its way.
+    pub(super) fn enter_attempt(&self) -> Option<EnteredSpan> {
+        self.told.enter_attempt()
     }
 
     pub(super) const fn made(&self) -> u32 {
@@ -85,17 +104,6 @@ impl<B> Progress<B> {
 
     pub(super) const fn deadline(&self) -> Option<Instant> {
         self.deadline
-    }
-
-    /// Whether the first attempt is sent now: not where the deadline has passed or the key is too old.
-    pub(super) fn sends_first(&mut self) -> bool {
-        self.kept.fate().inspect(|fate| fate.watch());
-        let sends = self.is_in_time(self.started) && self.kept.expired_key().is_none();
-        if sends {
-            self.made = 1;
-            self.kept.fate().inspect(|fate| fate.sent());
-        }
-        sends
     }
 
     /// Sends the next attempt, unless the deadline has passed.
@@ -107,9 +115,11 @@ impl<B> Progress<B> {
         let again = self.again.take().filter(|_| self.is_in_time(now))?;
         let Again { request, paid } = *again;
         self.spent = Some(paid.spend());
+        self.told.attempt_begins(&request, self.made);
         self.made = self.made.saturating_add(1);
         self.sent = now;
         self.kept.fate().inspect(|fate| fate.sent());
+        let _entered = self.enter_attempt();
         Some(send(request))
     }
 
@@ -130,7 +140,9 @@ impl<B> Progress<B> {
             return false;
         }
         self.earn();
-        self.record(Ok(response.status()));
+        let status = Ok(response.status());
+        self.attempt_ended(status, Some(response.version()));
+        self.ended(status);
         true
     }
 
@@ -141,6 +153,8 @@ impl<B> Progress<B> {
         now: Instant,
     ) -> Option<Instant> {
         let end = self.look_at(result, now);
+        let version = result.as_ref().ok().map(Response::version);
+        self.attempt_ended(end.result, version);
         self.settle(&end);
         self.pin(&end);
         let rules = &self.settings.rules;
@@ -152,7 +166,7 @@ impl<B> Progress<B> {
             Ok((again, delay)) => {
                 self.again = Some(Box::new(again));
                 self.renewed |= end.outcome == Outcome::Unauthorized;
-                events::sent_again(self.made, &end, delay);
+                events::sent_again(self.made, &end, delay, &self.settings.quota);
                 // Fits: `plan` found it.
                 now.checked_add(delay)
             }
@@ -281,13 +295,13 @@ impl<B> Progress<B> {
 
     /// What the caller gets: the last answer or error, with its story where it went wrong.
     pub(super) fn done<R>(
-        &self,
+        &mut self,
         result: Result<Response<R>, BoxError>,
         now: Instant,
     ) -> Result<Response<R>, BoxError> {
         match result {
             Ok(mut response) => {
-                self.record(Ok(response.status()));
+                self.ended(Ok(response.status()));
                 if !response.status().is_success() {
                     response.extensions_mut().insert(self.story(now));
                 }
@@ -297,8 +311,8 @@ impl<B> Progress<B> {
         }
     }
 
-    pub(super) fn failed(&self, source: BoxError) -> BoxError {
-        self.record(Err(classify::error(&*source).1));
+    pub(super) fn failed(&mut self, source: BoxError) -> BoxError {
+        self.ended(Err(classify::error(&*source).1));
         if self.made == 1 {
             return source;
         }
@@ -307,22 +321,29 @@ impl<B> Progress<B> {
     }
 
     /// Why the first attempt was not sent.
-    pub(super) fn not_sent(&self) -> BoxError {
+    pub(super) fn not_sent(&mut self) -> BoxError {
         let Some((key, age)) = self.kept.expired_key() else {
             return self.deadline_passed();
         };
-        self.record(Err("key_expired"));
+        let key = key.clone();
+        self.ended(Err("key_expired"));
         KeyExpired {
             attempts: self.story(self.started),
-            key: key.clone(),
+            key,
             age,
         }
         .into()
     }
 
-    pub(super) fn deadline_passed(&self) -> BoxError {
+    /// The deadline ended the attempt on its way.
+    pub(super) fn attempt_too_long(&mut self) -> BoxError {
+        self.attempt_ended(Err("deadline"), None);
+        self.deadline_passed()
+    }
+
+    pub(super) fn deadline_passed(&mut self) -> BoxError {
         let now = Instant::now();
-        self.record(Err("deadline"));
+        self.ended(Err("deadline"));
         let deadline = self.deadline.unwrap_or(now);
         DeadlinePassed {
             attempts: self.story(now),
@@ -332,18 +353,15 @@ impl<B> Progress<B> {
         .into()
     }
 
-    /// Says in the span how the logical request ended; attempts on the way have events.
-    fn record(&self, end: Result<StatusCode, &'static str>) {
-        match end {
-            Ok(status) => self
-                .span
-                .record("http.response.status_code", status.as_u16()),
-            Err(kind) => self.span.record("error.type", kind),
-        };
-        if self.made > 1 {
-            self.span
-                .record("http.request.resend_count", self.made.saturating_sub(1));
-        }
+    fn attempt_ended(&mut self, end: Result<StatusCode, &'static str>, version: Option<Version>) {
+        let key = || self.kept.key_made_inside();
+        self.told.attempt_ended(end, version, self.sent, key);
+    }
+
+    /// Tells how the logical request ended.
+    fn ended(&mut self, end: Result<StatusCode, &'static str>) {
+        let resent = self.made.saturating_sub(1);
+        self.told.ended(end, resent, &self.settings.quota);
     }
 
     fn story(&self, now: Instant) -> Attempts {

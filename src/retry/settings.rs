@@ -160,9 +160,9 @@ impl PlotonRetry {
         self.with(|settings| settings.rules.repeat_without_key = repeated)
     }
 
-    /// Whether the idempotency key is a field of the request's tracing span, as `ploton.idempotency_key`; by default it
-    /// is. [`PlotonIdempotency`](crate::PlotonIdempotency) inside this layer has a
-    /// [switch](crate::PlotonIdempotency::key_in_span) of its own.
+    /// Whether the idempotency key, whoever made it, is a field of the request's tracing span, as `ploton.idempotency_key`;
+    /// by default it is. [`PlotonIdempotency`](crate::PlotonIdempotency) inside this layer has a
+    /// [switch](crate::PlotonIdempotency::key_in_span) of its own, for the spans of the attempts.
     pub fn key_in_span(self, recorded: bool) -> Self {
         self.with(|settings| settings.key_in_span = recorded)
     }

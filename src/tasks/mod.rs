@@ -5,6 +5,7 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use http::{Method, Request};
 use tower::Layer;
 
+mod events;
 mod fleet;
 mod handle;
 mod place;
@@ -47,7 +48,7 @@ use crate::{origin::Origin, plan::Plan};
 /// | a request's end | its slot |
 /// |---|---|
 /// | 2xx | kept until its task has ended |
-/// | a 4xx but 408 and 409, a failed connection, a wait that was refused; dropped before it was sent | free at once |
+/// | a 4xx but 408 and 409, a failed connection, a wait that was refused, shed by tower's `load_shed`; dropped before it was sent | free at once |
 /// | 3xx, 408, 409, 5xx, a cut, a timeout, dropped on its way | kept until its fate is settled: by a request with the same idempotency key, which takes no slot of its own; by a [list](TaskLimitHandle::listed) of what runs; by [`release`](TaskSlot::release) |
 ///
 /// Every slot ends by its [time limit](Self::time_limit), counted from when its task was last heard of, so that news that
@@ -63,6 +64,12 @@ use crate::{origin::Origin, plan::Plan};
 ///
 /// The service's error is a [`BoxError`](tower::BoxError): the inner service's own, or [`NoTaskSlot`] of a request that
 /// waited for [`max_wait`](Self::max_wait) or until its [`Deadline`](crate::Deadline). It was not sent then.
+///
+/// # Bounds
+///
+/// The inner service is `Clone`, since a request that waits for its slot waits with a clone of its own, and its error is
+/// `Into<BoxError>`, beside this layer's own. One that can't be cloned comes in through tower's `buffer`, another error
+/// through `map_err` inside. Bodies are of any type.
 ///
 /// # Example
 ///

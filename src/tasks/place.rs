@@ -102,25 +102,19 @@ impl Place {
             }
         })?;
         Ok(match number {
-            Ok(number) => {
-                self.tell();
-                Asked::Slot(Call {
-                    slot: TaskSlot { shared, number },
-                    new_key,
-                    fate: None,
-                    is_open: true,
-                })
-            }
+            Ok(number) => Asked::Slot(Call {
+                slot: TaskSlot { shared, number },
+                new_key,
+                fate: None,
+                is_open: true,
+            }),
             Err(until) => Asked::Later(until),
         })
     }
 
-    fn tell(&self) {
-        let waited = Instant::now().saturating_duration_since(self.since);
-        if waited > WORTH_A_LINE {
-            let wait_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
-            tracing::debug!(wait_ms, "a request waited for a task slot");
-        }
+    /// How long it has waited.
+    pub(super) fn waited(&self) -> Duration {
+        Instant::now().saturating_duration_since(self.since)
     }
 
     fn poll_timer(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
@@ -231,6 +225,3 @@ impl Drop for Call {
         }
     }
 }
-
-/// A shorter wait is not worth a line in the log.
-const WORTH_A_LINE: Duration = Duration::from_secs(1);

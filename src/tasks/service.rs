@@ -4,6 +4,7 @@ use std::{
     fmt, mem,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use http::{Request, Response};
@@ -11,7 +12,7 @@ use pin_project_lite::pin_project;
 use tower::{BoxError, Service};
 
 use super::{
-    PlotonTaskLimit,
+    PlotonTaskLimit, events,
     place::{Call, Place},
 };
 use crate::{idempotency_key::IdempotencyKey, logical::LogicalRequest};
@@ -43,14 +44,24 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if self.layer.is_none() {
+            return ResponseFuture::without_slot(self.inner.call(request));
+        }
+        self.call_within(request)
+    }
+}
+
+impl<S> TaskLimitService<S> {
+    // Apart, so that a stack without a limit moves neither the request nor the future once more.
+    #[inline(never)]
+    fn call_within<B, R>(&mut self, mut request: Request<B>) -> ResponseFuture<S, B>
+    where
+        S: Service<Request<B>, Response = Response<R>> + Clone,
+    {
         let layer = self.layer.as_ref();
         let Some(layer) = layer.filter(|layer| layer.acts_for(&request)) else {
-            let response = self.inner.call(request);
-            let call = None;
-            return ResponseFuture {
-                state: State::Sent { response, call },
-            };
+            return ResponseFuture::without_slot(self.inner.call(request));
         };
         let key = IdempotencyKey::of(request.headers());
         let key = key.or_else(|| request.extensions().get().cloned());
@@ -58,6 +69,7 @@ where
         let mut place = Place::new(layer.shared.clone(), key, layer.max_wait, deadline);
         let state = match place.slot_now() {
             Ok(Some(mut call)) => {
+                events::waited(&request, Duration::ZERO);
                 call.send(request.extensions_mut());
                 State::Sent {
                     response: self.inner.call(request),
@@ -69,9 +81,12 @@ where
                 let not_ready = self.inner.clone();
                 drop(mem::replace(&mut self.inner, not_ready.clone()));
                 match failed_or_later {
-                    Err(error) => State::Refused {
-                        error: Some(error.into()),
-                    },
+                    Err(error) => {
+                        events::rejected();
+                        State::Refused {
+                            error: Some(error.into()),
+                        }
+                    }
                     Ok(_) => State::Waiting {
                         place,
                         service: not_ready,
@@ -93,6 +108,20 @@ pin_project! {
     {
         #[pin]
         state: State<S, S::Future, B>,
+    }
+}
+
+impl<S, B> ResponseFuture<S, B>
+where
+    S: Service<Request<B>>,
+{
+    const fn without_slot(response: S::Future) -> Self {
+        Self {
+            state: State::Sent {
+                response,
+                call: None,
+            },
+        }
     }
 }
 
@@ -126,11 +155,18 @@ where
                     place,
                     service,
                     request,
-                } => State::GettingReady {
-                    call: Some(ready!(place.poll_slot(cx))?),
-                    service: service.clone(),
-                    request: request.take(),
-                },
+                } => {
+                    let slot = ready!(place.poll_slot(cx));
+                    let call = slot.inspect_err(|_| events::rejected())?;
+                    if let Some(request) = request {
+                        events::waited(request, place.waited());
+                    }
+                    State::GettingReady {
+                        call: Some(call),
+                        service: service.clone(),
+                        request: request.take(),
+                    }
+                }
                 // GettingReady => (Sent | done)
                 StateProj::GettingReady {
                     call,
@@ -153,6 +189,9 @@ where
                 }
                 // Sent => done
                 StateProj::Sent { response, call } => {
+                    if call.is_none() {
+                        return response.poll(cx).map_err(Into::into);
+                    }
                     let mut result = ready!(response.poll(cx)).map_err(Into::into);
                     match (&mut result, call.take()) {
                         (Ok(response), Some(call)) => {

@@ -19,6 +19,9 @@ use crate::{idempotency_key::IdempotencyKey, store::Outage};
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
+    /// Held by the one that sets the gauges, so that the last to do so sets the newest.
+    #[cfg(feature = "metrics")]
+    publishing: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -53,6 +56,8 @@ impl Shared {
                 sharing: None,
                 outage: Outage::default(),
             }),
+            #[cfg(feature = "metrics")]
+            publishing: Mutex::default(),
         }
     }
 
@@ -75,6 +80,8 @@ impl Shared {
         if let Some(call) = call {
             call.make();
         }
+        #[cfg(feature = "metrics")]
+        self.publish();
         result
     }
 
@@ -84,16 +91,24 @@ impl Shared {
     }
 
     pub(super) fn snapshot(&self) -> TaskLimitSnapshot {
-        self.change(|state, _, _| TaskLimitSnapshot {
-            capacity: state.slots.capacity(),
-            running: state.slots.taken(),
-            unsettled: state.slots.unsettled(),
-            waiting: state.queue.waiting(),
-            store: state
-                .sharing
-                .as_ref()
-                .map(|sharing| StoreState::new(&sharing.fleet)),
-        })
+        self.change(|state, _, _| state.snapshot())
+    }
+
+    /// Sets the gauges. A recorder is foreign code, and called without the lock on the state.
+    #[cfg(feature = "metrics")]
+    fn publish(&self) {
+        let _turn = self
+            .publishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let now = self.lock().snapshot();
+        let gauges = crate::metrics::TaskSlots {
+            capacity: now.capacity,
+            taken: now.running,
+            unsettled: now.unsettled,
+            waiting: now.waiting,
+        };
+        gauges.publish();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -102,6 +117,19 @@ impl Shared {
 }
 
 impl State {
+    fn snapshot(&self) -> TaskLimitSnapshot {
+        TaskLimitSnapshot {
+            capacity: self.slots.capacity(),
+            running: self.slots.taken(),
+            unsettled: self.slots.unsettled(),
+            waiting: self.queue.waiting(),
+            store: self
+                .sharing
+                .as_ref()
+                .map(|sharing| StoreState::new(&sharing.fleet)),
+        }
+    }
+
     pub(super) fn outlook(&self, now: Instant) -> Outlook {
         let free = match &self.sharing {
             Some(sharing) => {

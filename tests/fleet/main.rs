@@ -7,8 +7,6 @@
     reason = "a test may panic"
 )]
 
-#[path = "../support/log.rs"]
-mod log;
 mod outage;
 #[path = "../support/servers.rs"]
 mod servers;

@@ -3,10 +3,9 @@
 use http::Request;
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_ploton::limit::{Outage, SharedStore, WaitTooLong};
+use tower_ploton::limit::{Outage, WaitTooLong};
 
 use crate::{
-    log::Log,
     servers::Kind,
     store::{Failure, Remote},
     world::{N, Process, SECOND, WINDOW, World},
@@ -109,28 +108,30 @@ async fn a_store_that_was_never_there_stops_no_one_beyond_the_bounds() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_forgets_lets_no_burst_through() {
-    for kind in [Kind::Fixed, Kind::LogOldest, Kind::SmallBucketNext] {
-        for many in [4, 100] {
-            let world = World::new(kind, N, WINDOW);
-            let store = Remote::new(&[1, 2]);
-            let _fleet = world.fleet(many, &store, Outage::Share);
-            let start = Instant::now();
-            sleep(20 * SECOND).await;
-            for _ in 0..5 {
-                store.forget();
-                sleep(4 * SECOND).await;
-            }
-            let used = world.used(start + 20 * SECOND, start + 40 * SECOND);
-            store.begin_anew();
-            sleep(20 * SECOND).await;
-            let anew = world.used(start + 40 * SECOND, start + 60 * SECOND);
-            println!(
-                "{kind:?}, {many} processes, forgotten five times: {used:.3} used; clock set back: {anew:.3}"
-            );
-            assert_eq!(world.refused(), 0);
-            assert!(used > 0.8, "{used}");
-            assert!(anew > 0.8, "{anew}");
+    for (kind, many) in [
+        (Kind::Fixed, 4),
+        (Kind::LogOldest, 4),
+        (Kind::LogOldest, 40),
+    ] {
+        let world = World::new(kind, N, WINDOW);
+        let store = Remote::new(&[1, 2]);
+        let _fleet = world.fleet(many, &store, Outage::Share);
+        let start = Instant::now();
+        sleep(20 * SECOND).await;
+        for _ in 0..5 {
+            store.forget();
+            sleep(4 * SECOND).await;
         }
+        let used = world.used(start + 20 * SECOND, start + 40 * SECOND);
+        store.begin_anew();
+        sleep(20 * SECOND).await;
+        let anew = world.used(start + 40 * SECOND, start + 60 * SECOND);
+        println!(
+            "{kind:?}, {many} processes, forgotten five times: {used:.3} used; clock set back: {anew:.3}"
+        );
+        assert_eq!(world.refused(), 0);
+        assert!(used > 0.8, "{used}");
+        assert!(anew > 0.8, "{anew}");
     }
 }
 
@@ -143,8 +144,8 @@ async fn a_slow_store_costs_some_of_the_plan_and_no_refusal() {
         let world = World::new(Kind::LogOldest, N, WINDOW);
         let _fleet = world.fleet(many, &Remote::new(SLOW), Outage::Share);
         let start = Instant::now();
-        sleep(65 * SECOND).await;
-        let used = world.used(start + 5 * SECOND, start + 65 * SECOND);
+        sleep(45 * SECOND).await;
+        let used = world.used(start + 5 * SECOND, start + 45 * SECOND);
         println!("{many} processes, one call in twenty fails: {used:.3} used");
         assert_eq!(world.refused(), 0);
         assert!(world.most_in_a_window() <= N as usize);
@@ -154,7 +155,7 @@ async fn a_slow_store_costs_some_of_the_plan_and_no_refusal() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_that_one_sees_pauses_all() {
-    for many in [4, 100] {
+    for many in [4, 40] {
         let world = World::new(Kind::LogOldest, N, WINDOW);
         let _fleet = world.fleet(many, &Remote::new(&[1, 2]), Outage::Share);
         let start = Instant::now();
@@ -209,33 +210,4 @@ async fn the_task_ends_with_the_last_who_shares_the_limiter() {
     let calls = remote.calls();
     sleep(100 * SECOND).await;
     assert_eq!(remote.calls(), calls);
-    let _: &dyn SharedStore = &remote;
-}
-
-#[tokio::test(start_paused = true)]
-async fn each_change_is_told_once() {
-    let (log, _guard) = Log::capture();
-    let world = World::new(Kind::LogOldest, N, WINDOW);
-    let fleet = world.fleet(2, &Remote::new(&[1]), Outage::Share);
-    let start = Instant::now();
-    sleep(5 * SECOND).await;
-    assert!(!log.text().contains("gives no answer"));
-    for (_, remote) in &fleet {
-        remote.away(start + 5 * SECOND, start + 15 * SECOND, Failure::Refused);
-    }
-    sleep(15 * SECOND).await;
-    let text = log.text();
-    let about =
-        |what: &str| -> Vec<_> { text.lines().filter(|line| line.contains(what)).collect() };
-    let away = about("the shared store gives no answer");
-    assert_eq!(away.len(), 2, "{away:?}");
-    assert!(away[0].contains("connection refused") && away[0].contains("on_outage=share"));
-    assert!(away[0].contains("processes=2 pace_ms=33"), "{}", away[0]);
-    let back = about("the shared store answers again");
-    assert_eq!(back.len(), 2, "{back:?}");
-    world.refuse_one();
-    sleep(10 * SECOND).await;
-    let text = log.text();
-    assert_eq!(text.matches("a 429 pauses all requests").count(), 1);
-    assert_eq!(text.matches("another process was refused").count(), 1);
 }

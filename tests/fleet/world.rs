@@ -117,7 +117,7 @@ impl World {
             .shared(store)
     }
 
-    /// `many` processes of 20 workers each, and the store as each of them reaches it.
+    /// `many` processes of several workers each, and the store as each of them reaches it.
     pub(crate) fn fleet(
         &self,
         many: usize,
@@ -127,7 +127,8 @@ impl World {
         let process = |number| {
             let store = store.another();
             let limit = self.limit(store.clone()).on_outage(outage);
-            (self.process(number, 20, limit), store)
+            let workers = if many > 10 { 4 } else { 16 };
+            (self.process(number, workers, limit), store)
         };
         (0..many).map(process).collect()
     }
@@ -214,4 +215,4 @@ impl World {
 /// The window of most tests.
 pub(crate) const WINDOW: Duration = Duration::from_secs(10);
 /// The plan of most tests, a window.
-pub(crate) const N: u32 = 600;
+pub(crate) const N: u32 = 300;

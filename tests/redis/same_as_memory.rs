@@ -271,7 +271,11 @@ fn whatever_is_asked_both_answer_the_same() {
     let server = runtime(false).block_on(Redis::start());
     let connection = server.client().get_connection().unwrap();
     let connection = Arc::new(Mutex::new(connection));
-    proptest!(|(settings in settings(), calls in calls())| {
+    let config = ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    proptest!(config, |(settings in settings(), calls in calls())| {
         runtime(true).block_on(compare(connection.clone(), settings, calls))?;
     });
 }

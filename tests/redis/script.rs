@@ -8,7 +8,7 @@ use tower_ploton::{
     redis::{RedisStore, scope_of},
 };
 
-use super::{STEP, ask, server::Redis, store};
+use super::{STEP, ask, scope, server::Redis, store};
 
 const NUMBERS: &str = "ploton:{test}:tat";
 const PROCESSES: &str = "ploton:{test}:processes";
@@ -184,4 +184,24 @@ async fn what_was_flushed_is_known_again_from_the_first_who_calls() {
     assert_eq!((after.granted, after.seen), (0, paused.seen));
     let other = store.lease(ask(2, 1)).await.unwrap();
     assert_eq!((other.granted, other.seen), (0, paused.seen));
+}
+
+#[tokio::test]
+async fn a_user_with_few_rights_will_do() {
+    let redis = Redis::start().await;
+    let rights = "+eval +evalsha +time +type +get +set +del +pttl +pexpire +zadd +zcard +zrem +zremrangebyscore";
+    redis
+        .run(&format!("ACL SETUSER worker on >few ~ploton:* {rights}"))
+        .await;
+    let client = redis::Client::open(redis.url().replace("://", "://worker:few@")).unwrap();
+    let connection = client.get_multiplexed_async_connection().await.unwrap();
+    let store = RedisStore::from_connection(connection, scope());
+    redis.run("LPUSH ploton:{test}:tat spoiled").await;
+    redis.run("LPUSH ploton:{test}:processes spoiled").await;
+    let lease = store.lease(ask(1, 1)).await.unwrap();
+    store.pause(pause(Duration::from_secs(1))).await.unwrap();
+    let mut unused = Unused::default();
+    (unused.process, unused.tokens, unused.leaves) = (1, 1, true);
+    (unused.interval, unused.tat) = (STEP, lease.seen.tat);
+    store.give_back(unused).await.unwrap();
 }

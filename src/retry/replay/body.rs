@@ -27,7 +27,8 @@ use super::{DEFAULT_MAX_KEPT, ReplayError, RetryBody};
 /// no other. Nor is there after an error of the body. A clone that was there already ends in a [`ReplayError`] then,
 /// before its first frame.
 ///
-/// The body inside need be neither `Unpin` nor `Sync`.
+/// The body inside need be neither `Unpin` nor `Sync`: this one is always `Unpin`, and `Send` and `Sync` where the other is
+/// `Send`.
 ///
 /// # Example
 ///
@@ -112,6 +113,13 @@ impl<B: Body> ReplayBody<B> {
             shared: Arc::new(Mutex::new(shared)),
             place: Place::default(),
         }
+    }
+}
+
+/// What stands for no body, as a layer needs it that makes a POST a GET.
+impl<B: Body + Default> Default for ReplayBody<B> {
+    fn default() -> Self {
+        Self::new(B::default())
     }
 }
 

@@ -16,6 +16,11 @@ use super::{DEFAULT_MAX_KEPT, ReplayBody};
 /// For bodies that can't be cloned: streams, boxed bodies, those of other crates. Inside this layer a `Request<B>` is a
 /// `Request<ReplayBody<B>>`; where the innermost service takes one type of body only, [`map`](Self::map) is the way back.
 ///
+/// # Bounds
+///
+/// The body is a [`Body`], whose error is `Into<BoxError>`; it need be neither `Clone` nor `Unpin` nor `Sync`. The inner
+/// service need not be cloned, and its answers and errors are of any type.
+///
 /// # Example
 ///
 /// ```

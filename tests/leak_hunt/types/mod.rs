@@ -7,6 +7,7 @@ mod keys;
 mod limit;
 #[cfg(feature = "redis")]
 mod redis;
+mod reqwests;
 mod slots;
 
 use std::{
@@ -109,6 +110,7 @@ async fn show_all(shown: &mut Shown) {
     keys::show_all(shown).await;
     client::show_all(shown).await;
     limit::show_all(shown).await;
+    reqwests::show_all(shown).await;
     slots::show_all(shown).await;
     layers(shown).await;
     retry_errors(shown).await;
@@ -130,6 +132,10 @@ fn nouns(shown: &mut Shown) {
     shown.show(&Plan::Production);
     shown.show(&Deadline(Instant::now()));
     shown.show(&MaxAttempts(NonZeroU32::MIN));
+    // Of the feature `metrics`: they hold what stands in the source.
+    for name in ["Kind", "Metric"] {
+        shown.0.insert(format!("tower_ploton::metrics::{name}"));
+    }
 }
 
 async fn layers(shown: &mut Shown) {

@@ -16,6 +16,8 @@ mod idempotency_key;
 pub mod limit;
 #[path = "../../../src/logical.rs"]
 mod logical;
+#[path = "../../../src/metrics/off.rs"]
+mod metrics;
 #[path = "../../../src/no_turn.rs"]
 mod no_turn;
 #[path = "../../../src/origin/mod.rs"]

@@ -11,13 +11,16 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::{BoxError, Layer, Service};
 
+mod keyed;
+
+use self::keyed::Keyed;
 use crate::{
     auth::{AuthService, KeyHandle, PlotonAuth},
-    idempotency::{IdempotencyService, PlotonIdempotency},
+    idempotency::PlotonIdempotency,
     limit::{PlotonRateLimit, RateLimitHandle, RateLimitService},
     origin::Origin,
     plan::Plan,
-    retry::{PlotonRetry, RetryBody, RetryHandle, RetryService},
+    retry::{PlotonRetry, RetryBody, RetryHandle},
     tasks::{self, PlotonTaskLimit, TaskLimitService},
     timeout::Timeout,
 };
@@ -32,6 +35,11 @@ use crate::{
 ///
 /// As those of the layers: a [`BoxError`] to downcast. An attempt that took too long counts as
 /// ambiguous, and is repeated as such.
+///
+/// # Bounds
+///
+/// Those of [`PlotonRetry`](PlotonRetry#bounds), the strictest of the layers. Services and futures, of all layers, are
+/// `Send`, `Sync` and `Unpin` where what is inside them is.
 ///
 /// # Example
 ///
@@ -182,7 +190,7 @@ impl<S> Layer<S> for PlotonStack {
                 rate_limit.layer(auth.layer(timed))
             }
         };
-        let keyed = self.idempotency.layer(self.retry.layer(limited));
+        let keyed = Keyed::new(self.retry.layer(limited), self.idempotency.clone());
         StackService {
             inner: TaskLimitService::new(keyed, tasks),
         }
@@ -192,11 +200,8 @@ impl<S> Layer<S> for PlotonStack {
 /// The service that [`PlotonStack`] makes.
 #[derive(Clone, Debug)]
 pub struct StackService<S> {
-    inner: TaskLimitService<Keyed<S>>,
+    inner: TaskLimitService<Keyed<Limited<S>>>,
 }
-
-/// What has one idempotency key.
-type Keyed<S> = IdempotencyService<RetryService<Limited<S>>>;
 
 /// What an attempt goes through.
 type Limited<S> = RateLimitService<AuthService<Timeout<S>>>;
@@ -235,7 +240,7 @@ pin_project! {
         R: Body,
     {
         #[pin]
-        response: tasks::ResponseFuture<Keyed<S>, B>,
+        response: tasks::ResponseFuture<Keyed<Limited<S>>, B>,
     }
 }
 

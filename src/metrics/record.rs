@@ -1,4 +1,5 @@
-//! What the layers record. Nothing is kept between two records: a recorder may be installed late, or for one thread.
+//! What the layers record, once that was started. Nothing is kept between two records: a recorder may be installed late, or
+//! for one thread.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -10,41 +11,50 @@ use super::{
     API_KEYS_ASKED, ATTEMPT_SECONDS, ATTEMPTS, GIVEN_UP, IN_FLIGHT, KEYS_CREATED, LIMIT,
     PAUSED_UNTIL, PAUSES, QUOTA_CAPACITY, QUOTA_LEFT, RATE_IN_FLIGHT, REFUSED, REJECTED, REMAINING,
     REQUEST_SECONDS, REQUESTS, RETRIES, RETRY_DELAY_SECONDS, SERVER_REMAINING, SLOT_CAPACITY,
-    SLOT_REJECTED, SLOT_WAIT_SECONDS, SLOTS_TAKEN, SLOTS_UNSETTLED, SLOTS_WAITING, WAIT_SECONDS,
-    WAITING,
+    SLOT_REJECTED, SLOT_WAIT_SECONDS, SLOTS_TAKEN, SLOTS_UNSETTLED, SLOTS_WAITING, STORE_UP,
+    WAIT_SECONDS, WAITING, is_started,
 };
 
 /// A logical request on its way. Dropped before its end, it was cancelled.
 #[derive(Debug)]
 pub(crate) struct Request {
+    /// `None` after its end, and of one that began when nothing was measured.
+    measured: Option<Measured>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Measured {
     method: &'static str,
     started: Instant,
-    ended: bool,
 }
 
 impl Request {
-    pub(crate) fn begins(method: &'static str, now: Instant) -> Self {
-        gauge!(IN_FLIGHT).increment(1);
-        Self {
-            method,
-            started: now,
-            ended: false,
-        }
+    pub(crate) fn begins(method: impl FnOnce() -> &'static str, now: Instant) -> Self {
+        let measured = is_started().then(|| {
+            gauge!(IN_FLIGHT).increment(1);
+            Measured {
+                method: method(),
+                started: now,
+            }
+        });
+        Self { measured }
     }
 
     /// An attempt that was sent at `sent` ended.
     pub(crate) fn attempt_ended(&self, end: Result<StatusCode, &'static str>, sent: Instant) {
-        counter!(ATTEMPTS, "method" => self.method, "result" => result(end)).increment(1);
-        let took = Instant::now().saturating_duration_since(sent);
-        histogram!(ATTEMPT_SECONDS, "method" => self.method).record(took);
+        if let Some(Measured { method, .. }) = self.measured {
+            counter!(ATTEMPTS, "method" => method, "result" => result(end)).increment(1);
+            let took = Instant::now().saturating_duration_since(sent);
+            histogram!(ATTEMPT_SECONDS, "method" => method).record(took);
+        }
     }
 
     pub(crate) fn ended(&mut self, end: Result<StatusCode, &'static str>) {
-        if !self.ended {
-            self.ended = true;
-            counter!(REQUESTS, "method" => self.method, "result" => result(end)).increment(1);
-            let took = Instant::now().saturating_duration_since(self.started);
-            histogram!(REQUEST_SECONDS, "method" => self.method).record(took);
+        if let Some(Measured { method, started }) = self.measured.take() {
+            counter!(REQUESTS, "method" => method, "result" => result(end)).increment(1);
+            let took = Instant::now().saturating_duration_since(started);
+            histogram!(REQUEST_SECONDS, "method" => method).record(took);
+            gauge!(IN_FLIGHT).decrement(1);
         }
     }
 }
@@ -52,7 +62,6 @@ impl Request {
 impl Drop for Request {
     fn drop(&mut self) {
         self.ended(Err("cancelled"));
-        gauge!(IN_FLIGHT).decrement(1);
     }
 }
 
@@ -73,16 +82,23 @@ fn result(end: Result<StatusCode, &'static str>) -> Cow<'static, str> {
 }
 
 pub(crate) fn asked_again(reason: &'static str, delay: Duration) {
-    counter!(RETRIES, "reason" => reason).increment(1);
-    histogram!(RETRY_DELAY_SECONDS).record(delay);
+    if is_started() {
+        counter!(RETRIES, "reason" => reason).increment(1);
+        histogram!(RETRY_DELAY_SECONDS).record(delay);
+    }
 }
 
 pub(crate) fn given_up(reason: &'static str) {
-    counter!(GIVEN_UP, "reason" => reason).increment(1);
+    if is_started() {
+        counter!(GIVEN_UP, "reason" => reason).increment(1);
+    }
 }
 
 /// `left` is asked again until it stands still, since another thread may set an older number later.
 pub(crate) fn quota(left: impl Fn() -> u32, capacity: u32) {
+    if !is_started() {
+        return;
+    }
     gauge!(QUOTA_CAPACITY).set(capacity);
     let mut now = left();
     loop {
@@ -96,7 +112,9 @@ pub(crate) fn quota(left: impl Fn() -> u32, capacity: u32) {
 }
 
 pub(crate) fn key_created() {
-    counter!(KEYS_CREATED).increment(1);
+    if is_started() {
+        counter!(KEYS_CREATED).increment(1);
+    }
 }
 
 /// A rate limit at one instant.
@@ -110,6 +128,8 @@ pub(crate) struct Limiter {
     pub(crate) waiting: usize,
     /// Since 1970; `Some` in a pause.
     pub(crate) paused_until: Option<Duration>,
+    /// `Some` where the plan is shared by a store.
+    pub(crate) store_is_up: Option<bool>,
 }
 
 impl Limiter {
@@ -127,11 +147,17 @@ impl Limiter {
             // It is there from the begin, and stays at the last one's end.
             None => paused_until.increment(0),
         }
+        if let Some(is_up) = self.store_is_up {
+            gauge!(STORE_UP).set(u8::from(is_up));
+        }
     }
 }
 
 /// An attempt took its token. `rule` is what held it, `None` where it need not wait.
 pub(crate) fn waited(rule: Option<&'static str>, wait: Duration) {
+    if !is_started() {
+        return;
+    }
     match rule {
         Some(rule) => histogram!(WAIT_SECONDS, "rule" => rule).record(wait),
         None => histogram!(WAIT_SECONDS, "rule" => "none").record(wait),
@@ -139,20 +165,28 @@ pub(crate) fn waited(rule: Option<&'static str>, wait: Duration) {
 }
 
 pub(crate) fn rejected(reason: &'static str) {
-    counter!(REJECTED, "reason" => reason).increment(1);
+    if is_started() {
+        counter!(REJECTED, "reason" => reason).increment(1);
+    }
 }
 
 pub(crate) fn refused() {
-    counter!(REFUSED).increment(1);
+    if is_started() {
+        counter!(REFUSED).increment(1);
+    }
 }
 
 pub(crate) fn paused(reason: &'static str) {
-    counter!(PAUSES, "reason" => reason).increment(1);
+    if is_started() {
+        counter!(PAUSES, "reason" => reason).increment(1);
+    }
 }
 
 pub(crate) fn api_key_asked_for(succeeded: bool) {
-    let result = if succeeded { "ok" } else { "failed" };
-    counter!(API_KEYS_ASKED, "result" => result).increment(1);
+    if is_started() {
+        let result = if succeeded { "ok" } else { "failed" };
+        counter!(API_KEYS_ASKED, "result" => result).increment(1);
+    }
 }
 
 /// A task limit at one instant.
@@ -174,11 +208,15 @@ impl TaskSlots {
 }
 
 pub(crate) fn slot_waited(wait: Duration) {
-    histogram!(SLOT_WAIT_SECONDS).record(wait);
+    if is_started() {
+        histogram!(SLOT_WAIT_SECONDS).record(wait);
+    }
 }
 
 pub(crate) fn slot_rejected() {
-    counter!(SLOT_REJECTED).increment(1);
+    if is_started() {
+        counter!(SLOT_REJECTED).increment(1);
+    }
 }
 
 fn count(number: usize) -> u32 {

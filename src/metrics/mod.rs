@@ -93,6 +93,7 @@ pub fn start() {
 static STARTED: AtomicBool = AtomicBool::new(false);
 
 /// Whether anything is measured. Whoever must work out what to record looks at it first.
+#[inline]
 pub(crate) fn is_started() -> bool {
     STARTED.load(Ordering::Relaxed)
 }

@@ -29,40 +29,57 @@ struct Measured {
 }
 
 impl Request {
+    #[inline]
     pub(crate) fn begins(method: impl FnOnce() -> &'static str, now: Instant) -> Self {
         let measured = is_started().then(|| {
-            gauge!(IN_FLIGHT).increment(1);
-            Measured {
-                method: method(),
-                started: now,
-            }
+            aside(|| {
+                gauge!(IN_FLIGHT).increment(1);
+                Measured {
+                    method: method(),
+                    started: now,
+                }
+            })
         });
         Self { measured }
     }
 
     /// An attempt that was sent at `sent` ended.
+    #[inline]
     pub(crate) fn attempt_ended(&self, end: Result<StatusCode, &'static str>, sent: Instant) {
         if let Some(Measured { method, .. }) = self.measured {
-            counter!(ATTEMPTS, "method" => method, "result" => result(end)).increment(1);
-            let took = Instant::now().saturating_duration_since(sent);
-            histogram!(ATTEMPT_SECONDS, "method" => method).record(took);
+            aside(|| {
+                counter!(ATTEMPTS, "method" => method, "result" => result(end)).increment(1);
+                let took = Instant::now().saturating_duration_since(sent);
+                histogram!(ATTEMPT_SECONDS, "method" => method).record(took);
+            });
         }
     }
 
+    #[inline]
     pub(crate) fn ended(&mut self, end: Result<StatusCode, &'static str>) {
         if let Some(Measured { method, started }) = self.measured.take() {
-            counter!(REQUESTS, "method" => method, "result" => result(end)).increment(1);
-            let took = Instant::now().saturating_duration_since(started);
-            histogram!(REQUEST_SECONDS, "method" => method).record(took);
-            gauge!(IN_FLIGHT).decrement(1);
+            aside(|| {
+                counter!(REQUESTS, "method" => method, "result" => result(end)).increment(1);
+                let took = Instant::now().saturating_duration_since(started);
+                histogram!(REQUEST_SECONDS, "method" => method).record(took);
+                gauge!(IN_FLIGHT).decrement(1);
+            });
         }
     }
 }
 
 impl Drop for Request {
+    #[inline]
     fn drop(&mut self) {
         self.ended(Err("cancelled"));
     }
+}
+
+/// Out of the way of those who measure nothing: each of them only looks.
+#[cold]
+#[inline(never)]
+fn aside<T>(record: impl FnOnce() -> T) -> T {
+    record()
 }
 
 /// A status that is registered, the class of any other, or the kind of an error: a server can't make up new ones.
@@ -81,39 +98,50 @@ fn result(end: Result<StatusCode, &'static str>) -> Cow<'static, str> {
     }
 }
 
+#[inline]
 pub(crate) fn asked_again(reason: &'static str, delay: Duration) {
     if is_started() {
-        counter!(RETRIES, "reason" => reason).increment(1);
-        histogram!(RETRY_DELAY_SECONDS).record(delay);
+        aside(|| {
+            counter!(RETRIES, "reason" => reason).increment(1);
+            histogram!(RETRY_DELAY_SECONDS).record(delay);
+        });
     }
 }
 
+#[inline]
 pub(crate) fn given_up(reason: &'static str) {
     if is_started() {
-        counter!(GIVEN_UP, "reason" => reason).increment(1);
+        aside(|| {
+            counter!(GIVEN_UP, "reason" => reason).increment(1);
+        });
     }
 }
 
 /// `left` is asked again until it stands still, since another thread may set an older number later.
+#[inline]
 pub(crate) fn quota(left: impl Fn() -> u32, capacity: u32) {
-    if !is_started() {
-        return;
-    }
-    gauge!(QUOTA_CAPACITY).set(capacity);
-    let mut now = left();
-    loop {
-        gauge!(QUOTA_LEFT).set(now);
-        let before = now;
-        now = left();
-        if now == before {
-            return;
-        }
+    if is_started() {
+        aside(|| {
+            gauge!(QUOTA_CAPACITY).set(capacity);
+            let mut now = left();
+            loop {
+                gauge!(QUOTA_LEFT).set(now);
+                let before = now;
+                now = left();
+                if now == before {
+                    return;
+                }
+            }
+        });
     }
 }
 
+#[inline]
 pub(crate) fn key_created() {
     if is_started() {
-        counter!(KEYS_CREATED).increment(1);
+        aside(|| {
+            counter!(KEYS_CREATED).increment(1);
+        });
     }
 }
 
@@ -154,38 +182,47 @@ impl Limiter {
 }
 
 /// An attempt took its token. `rule` is what held it, `None` where it need not wait.
+#[inline]
 pub(crate) fn waited(rule: Option<&'static str>, wait: Duration) {
-    if !is_started() {
-        return;
-    }
-    match rule {
-        Some(rule) => histogram!(WAIT_SECONDS, "rule" => rule).record(wait),
-        None => histogram!(WAIT_SECONDS, "rule" => "none").record(wait),
+    if is_started() {
+        aside(|| histogram!(WAIT_SECONDS, "rule" => rule.unwrap_or("none")).record(wait));
     }
 }
 
+#[inline]
 pub(crate) fn rejected(reason: &'static str) {
     if is_started() {
-        counter!(REJECTED, "reason" => reason).increment(1);
+        aside(|| {
+            counter!(REJECTED, "reason" => reason).increment(1);
+        });
     }
 }
 
+#[inline]
 pub(crate) fn refused() {
     if is_started() {
-        counter!(REFUSED).increment(1);
+        aside(|| {
+            counter!(REFUSED).increment(1);
+        });
     }
 }
 
+#[inline]
 pub(crate) fn paused(reason: &'static str) {
     if is_started() {
-        counter!(PAUSES, "reason" => reason).increment(1);
+        aside(|| {
+            counter!(PAUSES, "reason" => reason).increment(1);
+        });
     }
 }
 
+#[inline]
 pub(crate) fn api_key_asked_for(succeeded: bool) {
     if is_started() {
-        let result = if succeeded { "ok" } else { "failed" };
-        counter!(API_KEYS_ASKED, "result" => result).increment(1);
+        aside(|| {
+            let result = if succeeded { "ok" } else { "failed" };
+            counter!(API_KEYS_ASKED, "result" => result).increment(1);
+        });
     }
 }
 
@@ -207,15 +244,21 @@ impl TaskSlots {
     }
 }
 
+#[inline]
 pub(crate) fn slot_waited(wait: Duration) {
     if is_started() {
-        histogram!(SLOT_WAIT_SECONDS).record(wait);
+        aside(|| {
+            histogram!(SLOT_WAIT_SECONDS).record(wait);
+        });
     }
 }
 
+#[inline]
 pub(crate) fn slot_rejected() {
     if is_started() {
-        counter!(SLOT_REJECTED).increment(1);
+        aside(|| {
+            counter!(SLOT_REJECTED).increment(1);
+        });
     }
 }
 

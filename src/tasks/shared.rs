@@ -63,6 +63,7 @@ impl Shared {
 
     /// Sets the gauges, if anybody wants them.
     #[cfg(feature = "metrics")]
+    #[inline]
     fn publish(&self) {
         if crate::metrics::is_started() {
             self.set_gauges();
@@ -71,6 +72,7 @@ impl Shared {
 
     /// A recorder is foreign code, and called without the lock on the state.
     #[cfg(feature = "metrics")]
+    #[cold]
     fn set_gauges(&self) {
         let _turn = self
             .publishing

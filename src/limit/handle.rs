@@ -53,7 +53,8 @@ impl RateLimitHandle {
     }
 
     /// Sets the gauges of the limiter to what they are now. What a request changes is set by itself; what changes by time
-    /// alone, such as what is left of the plan, is set by this: a program that idles calls it every few seconds.
+    /// alone, such as what is left of the plan, is set by this: a program that idles calls it every few seconds. Before
+    /// [`metrics::start`](crate::metrics::start) it does nothing.
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
     pub fn publish(&self) {

@@ -162,9 +162,19 @@ impl Shared {
         look(&mut state, now)
     }
 
-    /// Sets the gauges. A recorder is foreign code, and called without the lock on the state.
+    /// Sets the gauges, if anybody wants them.
     #[cfg(feature = "metrics")]
+    #[inline]
     pub(super) fn publish(&self) {
+        if crate::metrics::is_started() {
+            self.set_gauges();
+        }
+    }
+
+    /// A recorder is foreign code, and called without the lock on the state.
+    #[cfg(feature = "metrics")]
+    #[cold]
+    fn set_gauges(&self) {
         let _turn = self
             .publishing
             .lock()
@@ -182,6 +192,7 @@ impl Shared {
                 .bucket
                 .paused_until(now)
                 .map(|at| self.wall.since_epoch(now).saturating_add(until(at))),
+            store_is_up: state.bucket.fleet().map(|fleet| fleet.down().is_none()),
         };
         drop(state);
         gauges.publish();

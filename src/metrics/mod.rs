@@ -1,7 +1,7 @@
 //! Metrics of what the layers do, by the `metrics` facade: whatever recorder the program installs gets them.
 //!
-//! The layers need no call for that. [`describe`] tells the recorder what each metric means, and [`BUCKETS`] fit the waits of
-//! a rate limit, so that an exporter for Prometheus makes histograms and no summaries:
+//! Nothing is measured before [`start`] is called, so that the feature costs nothing where another crate of a build turned it
+//! on. [`BUCKETS`] fit the waits of a rate limit, so that an exporter for Prometheus makes histograms and no summaries:
 //!
 //! ```
 //! # struct Builder;
@@ -11,17 +11,19 @@
 //! # }
 //! let recorder = Builder.set_buckets(tower_ploton::metrics::BUCKETS).build();
 //! metrics::set_global_recorder(recorder)?;
-//! tower_ploton::metrics::describe();
+//! tower_ploton::metrics::start();
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Install the recorder before the first request. Gauges are set when something changes. What changes by time alone is set by
-//! [`RateLimitHandle::publish`](crate::RateLimitHandle::publish): a program that idles calls it every few seconds. Where a
-//! process has several rate limits, task limits or quotas, their gauges show the one that changed last; counters and
-//! histograms are the sums over all.
+//! Install the recorder first, and start before the first request. Gauges are set when something changes. What changes by
+//! time alone is set by [`RateLimitHandle::publish`](crate::RateLimitHandle::publish): a program that idles calls it every
+//! few seconds. Where a process has several rate limits, task limits or quotas, their gauges show the one that changed last;
+//! counters and histograms are the sums over all.
 //!
 //! No label holds a path, an id or a key. All names, kinds, units and labels are in [`ALL`], and with what to look at first
 //! in `docs/observability.md`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use metrics::Unit;
 
@@ -39,6 +41,7 @@ pub const BUCKETS: &[f64] = &[
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kind {
     /// It only rises.
     Counter,
@@ -64,8 +67,11 @@ pub struct Metric {
     pub description: &'static str,
 }
 
-/// Tells the recorder what each metric means. Call it once, after the recorder was installed.
-pub fn describe() {
+/// Tells the recorder what each metric means, and begins to measure, in the whole process and for good.
+///
+/// Call it once, after the recorder was installed; again, it tells a recorder that came later. A request that is on its way
+/// then is not counted, so that none ends that did not begin; what its layers do from then on, such as to wait, is.
+pub fn start() {
     for metric in ALL {
         let Metric {
             name, description, ..
@@ -81,6 +87,15 @@ pub fn describe() {
             Kind::Histogram => metrics::describe_histogram!(name, unit, description),
         }
     }
+    STARTED.store(true, Ordering::Relaxed);
+}
+
+static STARTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether anything is measured. Whoever must work out what to record looks at it first.
+#[inline]
+pub(crate) fn is_started() -> bool {
+    STARTED.load(Ordering::Relaxed)
 }
 
 macro_rules! metrics_of_the_layers {
@@ -141,6 +156,8 @@ metrics_of_the_layers! {
         "Pauses of all requests that began or were prolonged, by who asked for them";
     PAUSED_UNTIL = Gauge "seconds" "ploton_rate_limit_paused_until_timestamp_seconds" []
         "When the last pause ends or ended, in seconds since 1970; 0 if there was none";
+    STORE_UP = Gauge "" "ploton_rate_limit_store_up" []
+        "1 while the store that the plan is shared by answers, 0 while it is away; of a shared plan alone";
     API_KEYS_ASKED = Counter "" "ploton_api_key_renewals_total" ["result"]
         "Questions to the source of API keys that ended, by how";
     SLOT_CAPACITY = Gauge "" "ploton_task_slots_capacity" []

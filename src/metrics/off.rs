@@ -14,7 +14,7 @@ use tokio::time::Instant;
 pub(crate) struct Request;
 
 impl Request {
-    pub(crate) const fn begins(_: &'static str, _: Instant) -> Self {
+    pub(crate) fn begins(_: impl FnOnce() -> &'static str, _: Instant) -> Self {
         Self
     }
 

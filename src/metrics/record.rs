@@ -1,4 +1,5 @@
-//! What the layers record. Nothing is kept between two records: a recorder may be installed late, or for one thread.
+//! What the layers record, once that was started. Nothing is kept between two records: a recorder may be installed late, or
+//! for one thread.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -10,50 +11,75 @@ use super::{
     API_KEYS_ASKED, ATTEMPT_SECONDS, ATTEMPTS, GIVEN_UP, IN_FLIGHT, KEYS_CREATED, LIMIT,
     PAUSED_UNTIL, PAUSES, QUOTA_CAPACITY, QUOTA_LEFT, RATE_IN_FLIGHT, REFUSED, REJECTED, REMAINING,
     REQUEST_SECONDS, REQUESTS, RETRIES, RETRY_DELAY_SECONDS, SERVER_REMAINING, SLOT_CAPACITY,
-    SLOT_REJECTED, SLOT_WAIT_SECONDS, SLOTS_TAKEN, SLOTS_UNSETTLED, SLOTS_WAITING, WAIT_SECONDS,
-    WAITING,
+    SLOT_REJECTED, SLOT_WAIT_SECONDS, SLOTS_TAKEN, SLOTS_UNSETTLED, SLOTS_WAITING, STORE_UP,
+    WAIT_SECONDS, WAITING, is_started,
 };
 
 /// A logical request on its way. Dropped before its end, it was cancelled.
 #[derive(Debug)]
 pub(crate) struct Request {
+    /// `None` after its end, and of one that began when nothing was measured.
+    measured: Option<Measured>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Measured {
     method: &'static str,
     started: Instant,
-    ended: bool,
 }
 
 impl Request {
-    pub(crate) fn begins(method: &'static str, now: Instant) -> Self {
-        gauge!(IN_FLIGHT).increment(1);
-        Self {
-            method,
-            started: now,
-            ended: false,
-        }
+    #[inline]
+    pub(crate) fn begins(method: impl FnOnce() -> &'static str, now: Instant) -> Self {
+        let measured = is_started().then(|| {
+            aside(|| {
+                gauge!(IN_FLIGHT).increment(1);
+                Measured {
+                    method: method(),
+                    started: now,
+                }
+            })
+        });
+        Self { measured }
     }
 
     /// An attempt that was sent at `sent` ended.
+    #[inline]
     pub(crate) fn attempt_ended(&self, end: Result<StatusCode, &'static str>, sent: Instant) {
-        counter!(ATTEMPTS, "method" => self.method, "result" => result(end)).increment(1);
-        let took = Instant::now().saturating_duration_since(sent);
-        histogram!(ATTEMPT_SECONDS, "method" => self.method).record(took);
+        if let Some(Measured { method, .. }) = self.measured {
+            aside(|| {
+                counter!(ATTEMPTS, "method" => method, "result" => result(end)).increment(1);
+                let took = Instant::now().saturating_duration_since(sent);
+                histogram!(ATTEMPT_SECONDS, "method" => method).record(took);
+            });
+        }
     }
 
+    #[inline]
     pub(crate) fn ended(&mut self, end: Result<StatusCode, &'static str>) {
-        if !self.ended {
-            self.ended = true;
-            counter!(REQUESTS, "method" => self.method, "result" => result(end)).increment(1);
-            let took = Instant::now().saturating_duration_since(self.started);
-            histogram!(REQUEST_SECONDS, "method" => self.method).record(took);
+        if let Some(Measured { method, started }) = self.measured.take() {
+            aside(|| {
+                counter!(REQUESTS, "method" => method, "result" => result(end)).increment(1);
+                let took = Instant::now().saturating_duration_since(started);
+                histogram!(REQUEST_SECONDS, "method" => method).record(took);
+                gauge!(IN_FLIGHT).decrement(1);
+            });
         }
     }
 }
 
 impl Drop for Request {
+    #[inline]
     fn drop(&mut self) {
         self.ended(Err("cancelled"));
-        gauge!(IN_FLIGHT).decrement(1);
     }
+}
+
+/// Out of the way of those who measure nothing: each of them only looks.
+#[cold]
+#[inline(never)]
+fn aside<T>(record: impl FnOnce() -> T) -> T {
+    record()
 }
 
 /// A status that is registered, the class of any other, or the kind of an error: a server can't make up new ones.
@@ -72,31 +98,51 @@ fn result(end: Result<StatusCode, &'static str>) -> Cow<'static, str> {
     }
 }
 
+#[inline]
 pub(crate) fn asked_again(reason: &'static str, delay: Duration) {
-    counter!(RETRIES, "reason" => reason).increment(1);
-    histogram!(RETRY_DELAY_SECONDS).record(delay);
-}
-
-pub(crate) fn given_up(reason: &'static str) {
-    counter!(GIVEN_UP, "reason" => reason).increment(1);
-}
-
-/// `left` is asked again until it stands still, since another thread may set an older number later.
-pub(crate) fn quota(left: impl Fn() -> u32, capacity: u32) {
-    gauge!(QUOTA_CAPACITY).set(capacity);
-    let mut now = left();
-    loop {
-        gauge!(QUOTA_LEFT).set(now);
-        let before = now;
-        now = left();
-        if now == before {
-            return;
-        }
+    if is_started() {
+        aside(|| {
+            counter!(RETRIES, "reason" => reason).increment(1);
+            histogram!(RETRY_DELAY_SECONDS).record(delay);
+        });
     }
 }
 
+#[inline]
+pub(crate) fn given_up(reason: &'static str) {
+    if is_started() {
+        aside(|| {
+            counter!(GIVEN_UP, "reason" => reason).increment(1);
+        });
+    }
+}
+
+/// `left` is asked again until it stands still, since another thread may set an older number later.
+#[inline]
+pub(crate) fn quota(left: impl Fn() -> u32, capacity: u32) {
+    if is_started() {
+        aside(|| {
+            gauge!(QUOTA_CAPACITY).set(capacity);
+            let mut now = left();
+            loop {
+                gauge!(QUOTA_LEFT).set(now);
+                let before = now;
+                now = left();
+                if now == before {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+#[inline]
 pub(crate) fn key_created() {
-    counter!(KEYS_CREATED).increment(1);
+    if is_started() {
+        aside(|| {
+            counter!(KEYS_CREATED).increment(1);
+        });
+    }
 }
 
 /// A rate limit at one instant.
@@ -110,6 +156,8 @@ pub(crate) struct Limiter {
     pub(crate) waiting: usize,
     /// Since 1970; `Some` in a pause.
     pub(crate) paused_until: Option<Duration>,
+    /// `Some` where the plan is shared by a store.
+    pub(crate) store_is_up: Option<bool>,
 }
 
 impl Limiter {
@@ -127,32 +175,55 @@ impl Limiter {
             // It is there from the begin, and stays at the last one's end.
             None => paused_until.increment(0),
         }
+        if let Some(is_up) = self.store_is_up {
+            gauge!(STORE_UP).set(u8::from(is_up));
+        }
     }
 }
 
 /// An attempt took its token. `rule` is what held it, `None` where it need not wait.
+#[inline]
 pub(crate) fn waited(rule: Option<&'static str>, wait: Duration) {
-    match rule {
-        Some(rule) => histogram!(WAIT_SECONDS, "rule" => rule).record(wait),
-        None => histogram!(WAIT_SECONDS, "rule" => "none").record(wait),
+    if is_started() {
+        aside(|| histogram!(WAIT_SECONDS, "rule" => rule.unwrap_or("none")).record(wait));
     }
 }
 
+#[inline]
 pub(crate) fn rejected(reason: &'static str) {
-    counter!(REJECTED, "reason" => reason).increment(1);
+    if is_started() {
+        aside(|| {
+            counter!(REJECTED, "reason" => reason).increment(1);
+        });
+    }
 }
 
+#[inline]
 pub(crate) fn refused() {
-    counter!(REFUSED).increment(1);
+    if is_started() {
+        aside(|| {
+            counter!(REFUSED).increment(1);
+        });
+    }
 }
 
+#[inline]
 pub(crate) fn paused(reason: &'static str) {
-    counter!(PAUSES, "reason" => reason).increment(1);
+    if is_started() {
+        aside(|| {
+            counter!(PAUSES, "reason" => reason).increment(1);
+        });
+    }
 }
 
+#[inline]
 pub(crate) fn api_key_asked_for(succeeded: bool) {
-    let result = if succeeded { "ok" } else { "failed" };
-    counter!(API_KEYS_ASKED, "result" => result).increment(1);
+    if is_started() {
+        aside(|| {
+            let result = if succeeded { "ok" } else { "failed" };
+            counter!(API_KEYS_ASKED, "result" => result).increment(1);
+        });
+    }
 }
 
 /// A task limit at one instant.
@@ -173,12 +244,22 @@ impl TaskSlots {
     }
 }
 
+#[inline]
 pub(crate) fn slot_waited(wait: Duration) {
-    histogram!(SLOT_WAIT_SECONDS).record(wait);
+    if is_started() {
+        aside(|| {
+            histogram!(SLOT_WAIT_SECONDS).record(wait);
+        });
+    }
 }
 
+#[inline]
 pub(crate) fn slot_rejected() {
-    counter!(SLOT_REJECTED).increment(1);
+    if is_started() {
+        aside(|| {
+            counter!(SLOT_REJECTED).increment(1);
+        });
+    }
 }
 
 fn count(number: usize) -> u32 {

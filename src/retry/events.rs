@@ -61,7 +61,7 @@ impl GivenUp {
             Self::Body => "body",
             Self::Hint => "hint",
             Self::Deadline => "deadline",
-            Self::KeyAge => "key age",
+            Self::KeyAge => "key_age",
             Self::Quota => "quota",
         }
     }
@@ -78,7 +78,7 @@ impl Told {
     pub(super) fn begins<B>(request: &Request<B>, key_in_span: bool, now: Instant) -> Self {
         Self {
             spans: Spans::of(request, key_in_span),
-            metrics: metrics::Request::begins(known(request.method()), now),
+            metrics: metrics::Request::begins(|| known(request.method()), now),
         }
     }
 

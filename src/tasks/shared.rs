@@ -94,9 +94,19 @@ impl Shared {
         self.change(|state, _, _| state.snapshot())
     }
 
-    /// Sets the gauges. A recorder is foreign code, and called without the lock on the state.
+    /// Sets the gauges, if anybody wants them.
     #[cfg(feature = "metrics")]
+    #[inline]
     fn publish(&self) {
+        if crate::metrics::is_started() {
+            self.set_gauges();
+        }
+    }
+
+    /// A recorder is foreign code, and called without the lock on the state.
+    #[cfg(feature = "metrics")]
+    #[cold]
+    fn set_gauges(&self) {
         let _turn = self
             .publishing
             .lock()

@@ -75,7 +75,7 @@ pub async fn run(options: Options) -> Result<bool, BoxError> {
     let recorder = recorder.build_recorder();
     let metrics = recorder.handle();
     metrics::set_global_recorder(recorder)?;
-    tower_ploton::metrics::describe();
+    tower_ploton::metrics::start();
 
     let lasts = Duration::from_secs(options.seconds.into());
     let weather = Weather::new(PLAN, WINDOW, lasts);

@@ -11,6 +11,7 @@ mod dashboard;
 mod metrics;
 mod recording;
 mod scrape;
+mod store;
 mod traces;
 
 use tower_ploton_sdks::{KEY, create, key};

@@ -17,7 +17,7 @@ use tokio::{
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_ploton::{
     Deadline, Origin, Plan, PlotonIdempotency, PlotonRateLimit, PlotonRetry, PlotonStack,
-    metrics::{ALL, BUCKETS, Kind, Metric},
+    metrics::{ALL, BUCKETS, Metric},
     mock::{FakePloton, Fault},
 };
 
@@ -48,13 +48,9 @@ async fn each_metric_is_in_a_scrape_with_its_kind_its_labels_and_its_description
         ..
     } in ALL
     {
-        let expected = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        };
+        let expected = format!("{kind:?}").to_lowercase();
         let found = scrape.types.get(name).map(String::as_str);
-        assert_eq!(found, Some(expected), "{name}");
+        assert_eq!(found, Some(&*expected), "{name}");
         assert_eq!(scrape.help[name], description, "{name}");
         let labels: BTreeSet<&str> = labels.iter().copied().collect();
         for sample in &scrape.samples {

@@ -11,7 +11,8 @@ use tokio::time::{self, Instant};
 use tower::{Layer, ServiceExt};
 use tower_ploton::{
     ApiKey, Plan, PlotonAuth, PlotonRateLimit, PlotonStack, PlotonTaskLimit, TaskSlot,
-    metrics::{BUCKETS, describe},
+    limit::MemoryStore,
+    metrics::{BUCKETS, start},
     mock::{FakePloton, Fault},
 };
 
@@ -33,7 +34,7 @@ impl Recording {
         let text = recorder.handle();
         let recorder: &'static dyn Recorder = Box::leak(Box::new(recorder));
         let guard = metrics::set_default_local_recorder(recorder);
-        describe();
+        start();
         Self {
             text,
             _guard: guard,
@@ -77,6 +78,11 @@ pub(crate) async fn everything() {
     let fake = FakePloton::new().fault_rate(Fault::Status(StatusCode::BAD_GATEWAY), 1.0);
     let stack = self::stack();
     let _ = stack.layer(fake).oneshot(create(PLOTON, "four")).await;
+
+    // A store that is shared.
+    let rate = PlotonRateLimit::new(Plan::Production).shared(MemoryStore::new());
+    let service = self::stack().rate_limit(rate).layer(FakePloton::new());
+    service.oneshot(get().unwrap()).await.unwrap();
 
     // A source of keys.
     let source = || future::ready(Ok::<_, Infallible>(ApiKey::parse(KEY).unwrap()));

@@ -398,3 +398,14 @@ fn the_documents_name_each_metric() {
         expected.join("\n")
     );
 }
+
+/// Nor do the alerts, or any other sentence, name one that is not there.
+#[test]
+fn the_documents_name_no_other_metric() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/observability.md");
+    let docs = fs::read_to_string(docs).unwrap();
+    let words = docs.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let named: BTreeSet<_> = words.filter(|word| word.starts_with("ploton_")).collect();
+    let known: BTreeSet<_> = ALL.iter().map(|metric| metric.name).collect();
+    assert_eq!(named, known);
+}

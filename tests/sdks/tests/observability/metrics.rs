@@ -163,7 +163,7 @@ async fn gauges_show_who_waits_and_until_when() {
     let until = until.sum("ploton_rate_limit_paused_until_timestamp_seconds", &[]);
     // The layer read the clock a little earlier.
     let in_pause = until - wall;
-    assert!((20.0..30.1).contains(&in_pause), "{in_pause}");
+    assert!((20.0..60.0).contains(&in_pause), "{in_pause}");
     assert_eq!(
         recording.scrape().sum("ploton_rate_limit_waiting", &[]),
         5.0

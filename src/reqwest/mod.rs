@@ -8,8 +8,10 @@
 //!
 //! - It follows redirects by itself, up to 10, within one attempt: they take no token. Where one leads to another scheme,
 //!   host or port, it takes `Authorization` out, whatever the policy, so that no API key gets there; a way back home goes
-//!   without a key too, and ends in a 401. The `Idempotency-Key`, which is no secret, goes along. Ploton's API names no
-//!   redirects: with [`Policy::none`](reqwest::redirect::Policy::none) one comes back as the answer that it is.
+//!   without a key too, and ends in a 401. The `Idempotency-Key`, which is no secret, goes along. Where one leads to a server
+//!   that can't be reached, reqwest's error does not say that there was a redirect: a POST that was done before it (303), and
+//!   has no idempotency key, is taken for one that was not sent, and done twice. Ploton's API names no redirects: with
+//!   [`Policy::none`](reqwest::redirect::Policy::none) one comes back as the answer that it is.
 //! - It sends a request again by itself where an HTTP/2 server refused the stream, at most twice, and that within one attempt.
 //!   [`retry::never`](reqwest::retry::never) leaves this to [`PlotonRetry`](crate::PlotonRetry).
 //! - Its timeouts, of a client and of a request, bound one attempt each, not the wait between two. For all together there is

@@ -38,7 +38,11 @@ pub(super) fn error(error: &(dyn Error + 'static)) -> (Outcome, &'static str) {
     causes(error)
         .find_map(known)
         // Others travel inside of io errors.
-        .or_else(|| causes(error).find_map(|cause| cause.downcast_ref().map(io_error)))
+        .or_else(|| {
+            let io = causes(error).find_map(|cause| cause.downcast_ref())?;
+            let was_connected = causes(error).any(|cause| cause.is::<hyper::Error>());
+            Some(io_error(io, was_connected))
+        })
         .unwrap_or((Outcome::Ambiguous, "other"))
 }
 
@@ -155,10 +159,11 @@ fn h2_error(error: &h2::Error) -> (Outcome, &'static str) {
     (Outcome::Ambiguous, "h2")
 }
 
-fn io_error(error: &io::Error) -> (Outcome, &'static str) {
+fn io_error(error: &io::Error, was_connected: bool) -> (Outcome, &'static str) {
     let kind = match error.kind() {
-        // No connection that is there says so: for clients that wrap it in errors of their own.
-        io::ErrorKind::ConnectionRefused => return (Outcome::NotSent, "connect"),
+        // For clients that wrap it in errors of their own. A connection that is there says so too, when it gives up what a
+        // firewall on the way refuses by ICMP.
+        io::ErrorKind::ConnectionRefused if !was_connected => return (Outcome::NotSent, "connect"),
         io::ErrorKind::TimedOut => "timeout",
         io::ErrorKind::ConnectionReset => "connection_reset",
         _ => "io",

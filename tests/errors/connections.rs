@@ -1,5 +1,12 @@
 //! Connections that ended before the request left, or whose task did.
 
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
 use super::*;
 
 /// The end of a connection and a request for it come at the same moment: a pool's usual race.
@@ -85,4 +92,56 @@ async fn a_failed_handshake_was_not_sent() {
         .http2_only(true)
         .build(connector);
     assert_eq!(taken_for(client, create(&url, "one")).await, NOT_SENT);
+}
+
+/// A socket that takes what is written, and then fails with `ConnectionRefused`: so Linux ends a connection that timed out
+/// after a firewall refused its packets by ICMP.
+#[derive(Default)]
+struct RefusedLater {
+    written: bool,
+}
+
+impl AsyncRead for RefusedLater {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.written {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionRefused.into()));
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for RefusedLater {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.written = true;
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_refused_after_the_request_left_is_ambiguous() {
+    let service = service_fn(async |request| {
+        let io = TokioIo::new(RefusedLater::default());
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+        let answer = sender.send_request(request);
+        tokio::join!(connection, answer).1
+    });
+    let request = create("http://127.0.0.1", "one");
+    assert_eq!(taken_for(service, request).await, AMBIGUOUS);
 }

@@ -18,7 +18,7 @@ use hyper::{
     service::{Service, service_fn},
 };
 use tokio::{
-    task::AbortHandle,
+    task::{AbortHandle, JoinSet},
     time::{Instant, interval_at},
 };
 use tower::ServiceExt;
@@ -105,15 +105,15 @@ impl Weather {
                 if weather.spell() != Spell::Neighbour {
                     continue;
                 }
-                for _ in 0..weather.plan.get() {
+                // All at once: if what is left fell step by step, the limiter would see it, and nothing be refused.
+                let requests = (0..weather.plan.get()).filter_map(|_| {
                     let request = Request::get("https://api.ploton.ai/v1/tasks?limit=1")
-                        .header("authorization", "Bearer pk_test_neighbour0neighbour")
-                        .body(Empty::<Bytes>::new());
-                    if let Ok(request) = request {
-                        // It is refused when nothing is left, and so is the load then.
-                        let _ = weather.fake.clone().oneshot(request).await;
-                    }
-                }
+                        .header("authorization", "Bearer pk_test_neighbour0neighbour");
+                    request.body(Empty::<Bytes>::new()).ok()
+                });
+                // The last are refused when nothing is left, and so is the load then.
+                let calls = requests.map(|request| weather.fake.clone().oneshot(request));
+                calls.collect::<JoinSet<_>>().join_all().await;
             }
         });
         neighbour.abort_handle()

@@ -23,7 +23,8 @@ pub fn client(base: Uri, origin: &Origin, key: ApiKey) -> Octocrab {
         .with_layer(&PlotonAuth::new(key).origin(origin.clone()))
         .with_layer(&PlotonRateLimit::new(Plan::Production).origin(origin.clone()))
         .with_layer(&retry)
-        .with_layer(&PlotonIdempotency::new()) // only where the server knows the header
+        // Not for a server that knows no `Idempotency-Key`, as GitHub: a POST would be done twice.
+        .with_layer(&PlotonIdempotency::new())
         .with_layer(&BaseUriLayer::new(base)) // outermost: the others ask where a request goes
         .with_auth(AuthState::None)
         .build();

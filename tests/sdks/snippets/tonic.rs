@@ -13,6 +13,7 @@ pub fn client(
 ) -> Grpc<impl Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone> {
     let service = ServiceBuilder::new()
         .layer(PlotonReplay::new()) // tonic's bodies can't be cloned
+        // For a server that knows no `Idempotency-Key`: the layers of the stack without `PlotonIdempotency`.
         .layer(PlotonStack::new(key, Plan::Production).origin(origin))
         .layer(PlotonReplay::map(Body::new))
         .service(endpoint.connect_lazy());

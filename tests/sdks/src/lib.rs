@@ -107,6 +107,13 @@ pub fn assert_created_once(server: &Server, fake: &FakePloton) {
     );
 }
 
+/// Asserts that one request, which went through [`every_fault`], found a connection to use again. On a slow machine the next
+/// attempt may come before the last one's connection is back, and after the cut there is a new one in any case.
+pub fn assert_reused(server: &Server) {
+    let connections = server.connections();
+    assert!((2..=3).contains(&connections), "{connections} for four");
+}
+
 /// What `Authorization` says with [`KEY`].
 #[must_use]
 pub fn bearer() -> Option<String> {

@@ -25,7 +25,7 @@ use tower_ploton::{
     PlotonAuth, PlotonIdempotency, PlotonRateLimit, PlotonReplay, PlotonRetry, mock::FakePloton,
 };
 use tower_ploton_sdks::{
-    Server, Tls, assert_created_once, create, every_fault, json, key, plan, stack,
+    Server, Tls, assert_created_once, assert_reused, create, every_fault, json, key, plan, stack,
 };
 
 /// A connector that trusts `tls`, and speaks what the server prefers.
@@ -50,7 +50,7 @@ where
     assert_eq!(response.status(), StatusCode::CREATED);
     assert_eq!(json(response).await["id"], fake.tasks()[0].id);
     assert_created_once(server, fake);
-    assert_eq!(server.connections(), 2, "one, and another after the cut");
+    assert_reused(server);
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ use tower_ploton::{
     retry::{AttemptsFailed, DeadlinePassed},
 };
 use tower_ploton_sdks::{
-    Fault, Server, Tls, assert_created_once, create, every_fault, key, plan, stack,
+    Fault, Server, Tls, assert_created_once, assert_reused, create, every_fault, key, plan, stack,
 };
 
 /// A client that trusts `tls`, speaks what the server prefers, and knows no proxy, for whoever runs the tests behind one.
@@ -90,7 +90,7 @@ async fn the_stack_creates_once_over_tls() {
         assert_eq!(task["id"], fake.tasks()[0].id);
         assert_created_once(&server, &fake);
         assert!(server.seen().iter().all(|seen| seen.version == version));
-        assert_eq!(server.connections(), 2, "one, and another after the cut");
+        assert_reused(&server);
     }
 }
 

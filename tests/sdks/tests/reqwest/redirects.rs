@@ -2,8 +2,13 @@
 
 use http::StatusCode;
 use reqwest::{Client, redirect::Policy};
-use tower::ServiceExt;
-use tower_ploton::mock::FakePloton;
+use tokio::net::TcpSocket;
+use tower::{ServiceBuilder, ServiceExt};
+use tower_ploton::{
+    PlotonRetry,
+    mock::FakePloton,
+    reqwest::{FromReqwest, IntoReqwest},
+};
 use tower_ploton_sdks::{Fault, Server, Tls, bearer, stack};
 
 use super::{TASK, builder, client, post, snippet, start};
@@ -98,4 +103,30 @@ async fn a_loop_of_redirects_is_followed_once() {
     let error = error.downcast::<reqwest::Error>().expect("tried once");
     assert!(error.is_redirect());
     assert_eq!(server.seen().len(), 11, "the request, and ten redirects");
+}
+
+/// So the page of the module says: what was done before the redirect is not to be seen in the error.
+#[tokio::test]
+async fn a_redirect_to_where_nobody_listens_is_taken_for_not_sent() {
+    // Bound, so that nobody else gets the port, and without an ear.
+    let nobody = TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let to = format!("http://{}/v1/tasks", nobody.local_addr().unwrap());
+    for (policy, sent) in [(Policy::default(), 2), (Policy::none(), 1)] {
+        let (_, server) = start().await;
+        let there = Fault::Redirect {
+            status: 303,
+            to: to.clone(),
+        };
+        server.fail([there.clone(), there]);
+        let client = builder(&Tls::new()).redirect(policy).build().unwrap();
+        let service = ServiceBuilder::new()
+            .layer(FromReqwest::new())
+            .layer(PlotonRetry::new().attempts(2))
+            .layer(IntoReqwest::new())
+            .service(client);
+        let answer = service.oneshot(post(server.url(), TASK)).await;
+        assert_eq!(answer.is_ok(), sent == 1, "{answer:?}");
+        assert_eq!(server.seen().len(), sent);
+    }
 }

@@ -46,6 +46,7 @@ impl fmt::Display for Outage {
 #[derive(Debug)]
 pub struct StoreError {
     source: BoxError,
+    late: bool,
 }
 
 impl StoreError {
@@ -53,7 +54,23 @@ impl StoreError {
     pub fn new(source: impl Into<BoxError>) -> Self {
         Self {
             source: source.into(),
+            late: false,
         }
+    }
+
+    /// Failed only because no answer came in time, which `source` says. The store may be as it was: other than after
+    /// [`new`](Self::new), the processes need not stand still when it answers again.
+    pub fn late(source: impl Into<BoxError>) -> Self {
+        Self {
+            source: source.into(),
+            late: true,
+        }
+    }
+
+    /// Whether it only took too long.
+    #[must_use]
+    pub const fn is_late(&self) -> bool {
+        self.late
     }
 }
 

@@ -355,9 +355,11 @@ impl Queue {
         let first = *order.next()?;
         let is_second = order.next() == Some(&ticket);
         match outlook.verdict {
-            // A request on its way may never end, if its future was leaked.
-            Verdict::Later(_, until) if first == ticket => {
-                return until.or(Some(later(outlook.now, LEAKED)));
+            // A request on its way may never end, if its future was leaked; and whoever asks the store may stand on a
+            // runtime that ended, or that nobody drives.
+            Verdict::Later(rule, until) if first == ticket => {
+                let patience = if rule == Rule::Store { LATE } else { LEAKED };
+                return until.or(Some(later(outlook.now, patience)));
             }
             // One timer for the head and one for its successor, in case the head does nothing.
             Verdict::Later(_, Some(until)) if is_second => {

@@ -2,7 +2,7 @@
 
 use std::{sync::LazyLock, time::Duration};
 
-use redis::{FromRedisValue, Value};
+use redis::{FromRedisValue, RedisError, Value};
 use tower::BoxError;
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
         Unused,
     },
 };
-use crate::redis::{RedisStore, Script, UnexpectedReply};
+use crate::redis::{NoAnswer, RedisStore, Script, UnexpectedReply};
 
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis.lua")));
 
@@ -43,7 +43,7 @@ impl SharedStore for RedisStore {
                 at,
                 put_off.to_string(),
             ];
-            let reply = self.rate(&args).await.map_err(StoreError::new)?;
+            let reply = self.rate(&args).await.map_err(failed)?;
             lease(reply).ok_or_else(|| StoreError::new(UnexpectedReply(())))
         })
     }
@@ -59,7 +59,7 @@ impl SharedStore for RedisStore {
                 pause.seen.paused_until.0.to_string(),
                 micros(pause.lasts).to_string(),
             ];
-            self.rate(&args).await.map_err(StoreError::new)?;
+            self.rate(&args).await.map_err(failed)?;
             Ok(())
         })
     }
@@ -74,9 +74,18 @@ impl SharedStore for RedisStore {
                 interval(unused.interval).to_string(),
                 unused.tat.0.to_string(),
             ];
-            self.rate(&args).await.map_err(StoreError::new)?;
+            self.rate(&args).await.map_err(failed)?;
             Ok(())
         })
+    }
+}
+
+fn failed(error: BoxError) -> StoreError {
+    let timed_out = |error: &RedisError| error.is_timeout();
+    if error.is::<NoAnswer>() || error.downcast_ref().is_some_and(timed_out) {
+        StoreError::late(error)
+    } else {
+        StoreError::new(error)
     }
 }
 

@@ -228,10 +228,10 @@ impl State {
 
     /// What the store's task must be told, if anything: nothing without a store.
     fn call(&mut self, now: Instant) -> Option<Call> {
-        let clerk = self.clerk.as_mut().filter(|clerk| !clerk.is_at_work())?;
+        let clerk = self.clerk.as_mut().filter(|clerk| !clerk.is_at_work(now))?;
         match self.bucket.errand(self.queue.len(), now) {
-            Ok(_) => clerk.is_due(now),
-            Err(at) => clerk.is_due(at?),
+            Ok(_) => clerk.is_due(now, now),
+            Err(at) => clerk.is_due(at?, now),
         }
     }
 

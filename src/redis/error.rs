@@ -5,27 +5,23 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 /// There is no connection, and the next one is not tried yet.
 #[derive(Clone, Debug)]
 pub struct NotConnected {
-    /// `None` where it can't be made anew.
-    pub(super) next_try: Option<Duration>,
+    pub(super) next_try: Duration,
     /// `None` where the last try did not end in time.
     pub(super) source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl NotConnected {
-    /// How long no connection is tried, from then on; `None` where it was [given](super::RedisStore::from_connection), and
-    /// is lost for good.
+    /// How long no connection is tried, from then on.
     #[must_use]
-    pub const fn next_try(&self) -> Option<Duration> {
+    pub const fn next_try(&self) -> Duration {
         self.next_try
     }
 }
 
 impl fmt::Display for NotConnected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not connected to Redis")?;
-        self.next_try.map_or(Ok(()), |wait| {
-            write!(f, "; next try in {:.1} s", wait.as_secs_f64())
-        })
+        let wait = self.next_try.as_secs_f64();
+        write!(f, "not connected to Redis; next try in {wait:.1} s")
     }
 }
 

@@ -145,26 +145,37 @@ impl Link {
         let mut state = self.lock();
         let health = state.current.as_ref().map(|current| current.health);
         let due = state.last_try.map_or(now, |at| at + BETWEEN_TRIES);
-        if health != Some(Health::Well) && !state.trying && due <= now {
-            if let Some(connect) = &self.connect {
-                state.trying = true;
-                state.last_try = Some(now);
-                tokio::spawn(attempt(connect.clone(), Try(Arc::downgrade(self))));
-            }
+        // A try that lasts longer than it may is on a runtime that nobody drives.
+        let tries = state.trying && now < due + BETWEEN_TRIES;
+        let begins = health != Some(Health::Well) && !tries && due <= now;
+        let connect = self.connect.as_ref().filter(|_| begins);
+        if connect.is_some() {
+            state.trying = true;
+            state.last_try = Some(now);
         }
-        match &state.current {
+        let look = match &state.current {
             Some(current) if current.health != Health::Dead => {
                 Look::Use(current.connection.another(), state.made)
             }
             _ if state.trying => Look::Wait,
             _ => Look::Fail(NotConnected {
-                next_try: self.connect.as_ref().map(|_| due - now),
+                next_try: due - now,
                 source: state.failure.clone(),
             }),
+        };
+        drop(state);
+        if let Some(connect) = connect {
+            // Without the lock: a runtime that ends drops the task here, and with it the try.
+            tokio::spawn(attempt(connect.clone(), Try(Arc::downgrade(self))));
         }
+        look
     }
 
     fn doubt(&self, number: u64, health: Health, error: Option<&RedisError>) {
+        if self.connect.is_none() {
+            // It may mend itself, as a `ConnectionManager` does, and there is no other.
+            return;
+        }
         let mut state = self.lock();
         let state = &mut *state;
         if let Some(current) = state.current.as_mut().filter(|_| state.made == number) {

@@ -107,9 +107,9 @@ impl RedisStore {
         }
     }
 
-    /// Uses `connection`, and no other: what becomes of a lost one, and of a failover, is up to it. A
-    /// `MultiplexedConnection` is never mended, and redis-rs's `ConnectionManager` stays with a server that was demoted; so
-    /// [`connect_with`](Self::connect_with) is the better one but for tests.
+    /// Uses `connection`, and no other, whatever it answers: what becomes of a lost one, and of a failover, is up to it. A
+    /// `MultiplexedConnection` is never mended, and redis-rs's `ConnectionManager` mends a lost one but stays with a server
+    /// that was demoted; so [`connect_with`](Self::connect_with) is the better one but for tests.
     pub fn from_connection<C>(connection: C, scope: Scope) -> Self
     where
         C: ConnectionLike + Clone + Send + 'static,

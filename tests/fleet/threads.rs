@@ -1,15 +1,31 @@
 //! Real threads and runtimes, in real time.
 
-use std::{convert::Infallible, num::NonZeroU32, time::Duration};
+use std::{
+    convert::Infallible,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use http::{Request, Response};
-use tokio::{runtime, task::JoinSet, time::timeout};
+use tokio::{
+    runtime::{self, Runtime},
+    task::JoinSet,
+    time::timeout,
+};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_ploton::{Plan, PlotonRateLimit, limit::MemoryStore};
+use tower_ploton::{
+    Plan, PlotonRateLimit,
+    limit::{Lease, LeaseRequest, MemoryStore, Pause, SharedStore, StoreFuture, Unused},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn limit(store: &MemoryStore) -> PlotonRateLimit {
+fn limit(store: &(impl SharedStore + Clone)) -> PlotonRateLimit {
     let plan = Plan::Enterprise {
         requests_per_minute: NonZeroU32::new(200).unwrap(),
         concurrent_tasks: NonZeroU32::MIN,
@@ -67,4 +83,68 @@ fn a_limiter_outlives_its_runtime() {
         limit.handle().set_plan(Plan::Production);
     }
     assert_eq!(limit.handle().snapshot().store.unwrap().processes, 1);
+}
+
+/// A store that, told so, gives its next caller no answer, and then says so.
+#[derive(Clone, Debug, Default)]
+struct Silent {
+    store: MemoryStore,
+    is_silent: Arc<AtomicBool>,
+}
+
+impl SharedStore for Silent {
+    fn lease(&self, ask: LeaseRequest) -> StoreFuture<'_, Lease> {
+        if self.is_silent.swap(false, Ordering::SeqCst) {
+            return Box::pin(std::future::pending());
+        }
+        self.store.lease(ask)
+    }
+
+    fn pause(&self, pause: Pause) -> StoreFuture<'_, ()> {
+        self.store.pause(pause)
+    }
+
+    fn give_back(&self, unused: Unused) -> StoreFuture<'_, ()> {
+        self.store.give_back(unused)
+    }
+}
+
+fn current_thread() -> Runtime {
+    let mut runtime = runtime::Builder::new_current_thread();
+    runtime.enable_time().build().unwrap()
+}
+
+/// One waits on another runtime while the first, with the task, ends. It waited for a minute.
+#[test]
+fn a_runtime_that_ends_in_the_middle_of_a_call_stops_nobody_on_another() {
+    let store = Silent::default();
+    let limit = limit(&store);
+    let first = Runtime::new().unwrap();
+    first.block_on(send(&limit, 1));
+    store.is_silent.store(true, Ordering::SeqCst);
+    let second = {
+        let limit = limit.clone();
+        thread::spawn(move || {
+            let sent = async { timeout(20 * SECOND, send(&limit, 1)).await };
+            current_thread().block_on(sent)
+        })
+    };
+    while store.is_silent.load(Ordering::SeqCst) {
+        thread::yield_now();
+    }
+    drop(first);
+    second.join().unwrap().expect("it waits for the first");
+}
+
+/// As a program has it that is not async, and makes a runtime for each of its threads. It waited for ever.
+#[test]
+fn a_runtime_that_nobody_drives_stops_nobody_on_another() {
+    let limit = limit(&MemoryStore::new());
+    let idle = current_thread();
+    idle.block_on(send(&limit, 1));
+    let sent = async { timeout(20 * SECOND, send(&limit, 1)).await };
+    current_thread()
+        .block_on(sent)
+        .expect("it waits for the first");
+    idle.block_on(send(&limit, 1));
 }

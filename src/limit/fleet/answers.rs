@@ -31,10 +31,12 @@ impl Fleet {
             self.line = None;
             let tat = lease.seen.tat;
             self.hand.add(begins, granted, ask.interval, tat);
-        } else if let Some(turn) = lease.turn {
-            let ahead = Duration::from_micros(turn.at.0.saturating_sub(lease.now.0));
+        } else if ask.wanted > 0 {
+            let ahead = lease.turn.map_or(lease.wait, |turn| {
+                Duration::from_micros(turn.at.0.saturating_sub(lease.now.0))
+            });
             self.line = Some(InLine {
-                turn,
+                turn: lease.turn,
                 // The store knows no time between its instants, nor does a timer.
                 come: later(begins, Duration::from_millis(1)),
                 begins: self.local(lease, ahead, asked, now),
@@ -67,7 +69,12 @@ impl Fleet {
     /// The store answered. Returns since when it had been away, if it was.
     pub(in crate::limit) fn answered(&mut self, now: Instant) -> Option<Instant> {
         self.heard = Some(now);
-        self.down.take().map(|down| down.since())
+        let down = self.down.take()?;
+        if let Some((_, at)) = &mut self.most {
+            // It could hear of no others meanwhile, and the store may have forgotten them.
+            *at = now;
+        }
+        Some(down.since())
     }
 
     /// The store gave no answer in time, or (`lossy`) failed in another way. What it was asked for may have been carried out,

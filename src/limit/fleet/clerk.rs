@@ -19,6 +19,7 @@ use crate::{
         events,
         shared::{Shared, State},
         store::{SharedStore, StoreError, Unused},
+        time::later,
     },
     sync::Mutex,
 };
@@ -30,6 +31,8 @@ pub(in crate::limit) struct Clerk {
     bell: Arc<Bell>,
     shared: Weak<Shared>,
     at: At,
+    /// When the task was last given something to do.
+    since: Instant,
     /// Why the store gave no answer last; `None` once it did.
     error: Option<Arc<StoreError>>,
 }
@@ -79,6 +82,7 @@ impl Clerk {
             bell: Arc::default(),
             shared,
             at: At::Nowhere,
+            since: Instant::now(),
             error: None,
         }
     }
@@ -88,26 +92,46 @@ impl Clerk {
     }
 
     /// Whether the task need not be told of a change: it looks for itself.
-    pub(in crate::limit) fn is_at_work(&self) -> bool {
-        self.at == At::Work
+    pub(in crate::limit) fn is_at_work(&self, now: Instant) -> bool {
+        self.at == At::Work && !self.is_stuck(now)
+    }
+
+    /// Whether what the task has to do is long overdue: nobody drives its runtime.
+    fn is_stuck(&self, now: Instant) -> bool {
+        let due = match self.at {
+            At::Work => self.since,
+            At::Rest(Some(by_itself)) => by_itself,
+            At::Nowhere | At::Rest(None) => return false,
+        };
+        later(due, STUCK) < now
     }
 
     /// There is something to be done at `at`.
-    pub(in crate::limit) fn is_due(&mut self, at: Instant) -> Option<Call> {
+    pub(in crate::limit) fn is_due(&mut self, at: Instant, now: Instant) -> Option<Call> {
+        if self.is_stuck(now) && Handle::try_current().is_ok() {
+            // Whenever that one goes on, it sees that there is another.
+            self.bell = Arc::default();
+            self.at = At::Nowhere;
+        }
         match self.at {
             At::Work => None,
             At::Rest(Some(by_itself)) if by_itself <= at => None,
             At::Rest(_) => {
-                self.at = At::Work;
+                self.works(now);
                 Some(Call::Ring(Ringing(self.bell.clone())))
             }
             At::Nowhere => {
                 // Without a runtime, as where a handle is used outside of it, it waits for somebody who has one.
                 let runtime = Handle::try_current().ok()?;
-                self.at = At::Work;
+                self.works(now);
                 Some(Call::Start(self.task(), runtime))
             }
         }
+    }
+
+    const fn works(&mut self, now: Instant) {
+        self.at = At::Work;
+        self.since = now;
     }
 
     fn task(&self) -> Task {
@@ -169,7 +193,10 @@ impl Task {
         shared.with_fleet(|state, now| {
             let clerk = state.clerk.as_mut().filter(|clerk| self.is_of(clerk))?;
             let next = state.bucket.errand(state.queue.len(), now);
-            clerk.at = next.map_or_else(At::Rest, |_| At::Work);
+            clerk.works(now);
+            if let Err(until) = next {
+                clerk.at = At::Rest(until);
+            }
             if let (Ok(errand), Some(fleet)) = (next, state.bucket.fleet_mut()) {
                 fleet.begin(errand);
             }
@@ -206,8 +233,8 @@ impl Task {
         };
         match answer {
             Ok(Ok(answer)) => answered(&shared, answer, asked),
-            Ok(Err(error)) => failed(&shared, error, true),
-            Err(_) => failed(&shared, StoreError::new(NoAnswer), false),
+            Ok(Err(error)) => failed(&shared, error),
+            Err(_) => failed(&shared, StoreError::late(NoAnswer)),
         }
     }
 }
@@ -251,7 +278,8 @@ fn answered(shared: &Shared, answer: Answer, asked: Instant) {
     }
 }
 
-fn failed(shared: &Shared, error: StoreError, lossy: bool) {
+fn failed(shared: &Shared, error: StoreError) {
+    let lossy = !error.is_late();
     let error = Arc::new(error);
     let told = shared.change(|state, now, _| {
         let is_new = state.bucket.store_failed(lossy, now);
@@ -312,3 +340,5 @@ impl Error for NoAnswer {}
 
 /// How long a call may take.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// A task that is so much later than that, or than its timer, may never go on.
+const STUCK: Duration = Duration::from_secs(2);

@@ -68,7 +68,8 @@ pub(super) struct Fleet {
 
 #[derive(Clone, Copy, Debug)]
 struct InLine {
-    turn: Turn,
+    /// `None` where the store gives no turns, and only says when to ask again.
+    turn: Option<Turn>,
     /// When to come for it.
     come: Instant,
     /// When its token is to begin.
@@ -222,7 +223,7 @@ impl Fleet {
             max_wait: AHEAD,
             interval: self.hand.step(),
             keep: self.span.longest.max(KEEP),
-            turn: self.line.map(|line| line.turn),
+            turn: self.line.and_then(|line| line.turn),
             seen: self.told_again(now),
             hold: Duration::ZERO,
         }

@@ -74,6 +74,37 @@ fn a_token_is_used_soon_after_its_begin_or_lost() {
     assert_eq!(fleet.tokens(second), 0);
 }
 
+/// It asked again at once, and without end.
+#[test]
+fn a_store_without_turns_is_asked_again_when_it_says() {
+    let now = Instant::now();
+    let mut fleet = fleet(1, Outage::Share);
+    let ask = asked(&fleet, 9, now);
+    let _ = fleet.leased(ask, lease(0, 300 * MS, 5_000_000), now, now);
+    let again = now + 301 * MS;
+    assert_eq!(fleet.next(demand(9), now), Err(Some(again)));
+    assert_eq!(asked(&fleet, 9, again).turn, None);
+}
+
+/// Each took the whole plan then.
+#[test]
+fn a_store_that_comes_back_empty_and_goes_again_leaves_the_share_as_it_was() {
+    let mut now = Instant::now();
+    let mut fleet = fleet(1, Outage::Share);
+    let ask = asked(&fleet, 1, now);
+    let _ = fleet.leased(ask, lease(0, Duration::ZERO, 5_000_000), now, now);
+    assert!(fleet.failed(true, now));
+    now += 2 * PRESENCE;
+    let alone = Lease {
+        processes: 1,
+        ..lease(0, Duration::ZERO, 65_000_000)
+    };
+    let heard = fleet.leased(ask, alone, now, now);
+    assert!(heard.back_since.is_some());
+    assert!(fleet.failed(true, now));
+    assert_eq!(fleet.sharers(), 4);
+}
+
 #[test]
 fn one_lease_is_ahead_at_the_most() {
     let now = Instant::now();
@@ -184,7 +215,7 @@ fn an_outage_is_tried_again_and_again_and_told_once() {
 
     let heard = fleet.leased(ask, lease(0, Duration::ZERO, 9_000_000), now, now);
     assert_eq!(heard.back_since, Some(start));
-    assert_eq!(fleet.verdict(second), Verdict::Later(Rule::Store, None));
+    assert_eq!(fleet.verdict(now), Verdict::Later(Rule::Store, None));
 }
 
 #[test]

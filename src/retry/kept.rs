@@ -109,8 +109,13 @@ impl<B> Kept<B> {
     /// The key that the attempts carried, whoever made it.
     pub(super) fn idempotency_key(&self) -> Option<IdempotencyKey> {
         let head = &self.head;
-        IdempotencyKey::sent_with(&head.headers.map(), &head.extensions)
-            .or_else(|| self.key_made_inside().cloned())
+        let shared = self.key_made_inside();
+        let Some(sent) = IdempotencyKey::sent_with(&head.headers.map(), &head.extensions) else {
+            return shared.cloned();
+        };
+        // In an attempt of a retry layer outside, it is as old as the first of them.
+        let older = shared.filter(|shared| **shared == sent);
+        Some(older.cloned().unwrap_or(sent))
     }
 
     /// The key that a layer inside made.

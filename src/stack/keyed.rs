@@ -102,11 +102,14 @@ fn tell_key<R>(response: &mut Response<R>) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::{Method, StatusCode};
     use tower::{Layer, ServiceExt, service_fn};
 
     use super::*;
     use crate::{
+        headers::date::Wall,
         idempotency::IdempotencyService,
         idempotency_key::{IDEMPOTENCY_KEY, IdempotencyKey},
         retry::PlotonRetry,
@@ -190,4 +193,31 @@ mod tests {
             }
         }
     }
+
+    /// How old the key beside the answer is, where each of two attempts goes through `inside`, a minute one after the other.
+    async fn age_of_key_in<S>(inside: S) -> Duration
+    where
+        S: Service<Request<String>, Response = Response<String>, Error = BoxError> + Clone,
+    {
+        let twice = PlotonRetry::new().attempts(2).base_delay(MINUTE);
+        let twice = twice.max_delay(MINUTE).without_jitter().layer(inside);
+        let answer = twice.oneshot(request(Method::POST, None, None)).await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.extensions().get().map(Attempts::made), Some(2));
+        let key = answer.extensions().get::<IdempotencyKey>().unwrap();
+        key.age(&Wall::anchored(), Instant::now())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_an_attempt_before_was_sent_with_is_as_old_as_with_the_two_layers() {
+        let retry = || PlotonRetry::new().attempts(1);
+        let server = || server(StatusCode::SERVICE_UNAVAILABLE);
+        let layer = PlotonIdempotency::new;
+        let both = age_of_key_in(layer().layer(retry().layer(server()))).await;
+        assert!(both >= MINUTE, "{both:?}");
+        let one = age_of_key_in(Keyed::new(retry().layer(server()), layer())).await;
+        assert_eq!(one, both);
+    }
+
+    const MINUTE: Duration = Duration::from_secs(60);
 }

@@ -1,8 +1,9 @@
 //! Many processes that share one plan through a store, in virtual time: how much of the plan they use together, what the
 //! server refuses, how even their shares are, and how often they call the store.
 //!
-//! `cargo bench -p tower-ploton-peers --bench fleet` prints a table, and ends with one figure a line. The limiter, its leases
-//! and the store's ledger are the crate's own; the network, the store's outages and the server that counts are models.
+//! `cargo bench -p tower-ploton-peers --bench fleet` prints tables, and ends with one figure a line. With two numbers after
+//! `--` it runs one fleet, of so many processes and requests a minute. The limiter, its leases and the store's ledger are the
+//! crate's own; the network, the store's outages and the server that counts are models.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -21,6 +22,8 @@ mod servers;
 mod simulation;
 #[path = "../../support/mod.rs"]
 mod support;
+
+use std::env;
 
 use tower_ploton::limit::Outage;
 
@@ -45,7 +48,18 @@ const USUAL: Case = Case {
 };
 
 fn main() {
-    let groups = groups();
+    let asked_for = env::args().filter_map(|number| number.parse().ok());
+    let groups = match *asked_for.collect::<Vec<u32>>() {
+        [processes, n] if processes > 0 && n > 0 => {
+            let case = Case {
+                processes,
+                n,
+                ..USUAL
+            };
+            vec![("steady", vec![case])]
+        }
+        _ => groups(),
+    };
     let cases: Vec<_> = groups.iter().flat_map(|(_, cases)| cases.clone()).collect();
     let outcomes = in_parallel(&cases, |case| case.run());
     let mut all = cases.iter().copied().zip(outcomes);
@@ -74,11 +88,12 @@ fn main() {
          all have always something to send. A request to the server \
          is 10 to 250 ms on its way, and so is the answer."
     );
-    let usual = usual.unwrap();
-    values.add("fleet.p1000.utilisation", usual.used);
-    values.count("fleet.p1000.rejected", usual.refused);
-    values.add("fleet.p1000.jain", usual.jain);
-    values.add("fleet.redis_calls_per_grant", usual.calls_per_grant);
+    if let Some(usual) = usual {
+        values.add("fleet.p1000.utilisation", usual.used);
+        values.count("fleet.p1000.rejected", usual.refused);
+        values.add("fleet.p1000.jain", usual.jain);
+        values.add("fleet.redis_calls_per_grant", usual.calls_per_grant);
+    }
     values.print();
 }
 

@@ -58,3 +58,8 @@ pub use self::{
 #[cfg(all(doctest, feature = "client", feature = "mock"))]
 #[doc = include_str!("../docs/from-curl.md")]
 mod from_curl {}
+
+/// The code of the page on many workers, too.
+#[cfg(all(doctest, feature = "redis"))]
+#[doc = include_str!("../docs/fleet.md")]
+mod many_workers {}

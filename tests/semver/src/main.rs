@@ -1,10 +1,13 @@
-//! Compares other crates' types in the public API, as rustdoc knows it, with those that `docs/semver.md` names.
+//! Compares the public API, as rustdoc knows it, with `docs/public-api.txt`, and other crates' types in it with those that
+//! `docs/semver.md` names.
 //!
-//! Arguments: rustdoc's JSON, and the page.
+//! Arguments: rustdoc's JSON, the page, the list, and `--write` where the list is to be written.
 #![allow(
     clippy::indexing_slicing,
     reason = "what JSON does not have is null: that panics nowhere"
 )]
+
+mod list;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,17 +26,21 @@ const OMITTED: [&str; 4] = ["core", "alloc", "std", "pin_project_lite"];
 type Types = BTreeMap<String, BTreeSet<String>>;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    let mut arguments = env::args().skip(1);
-    let (Some(json), Some(page)) = (arguments.next(), arguments.next()) else {
-        return Err("tower-ploton-semver JSON PAGE".into());
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let (json, page, list, writes) = match arguments.as_slice() {
+        [json, page, list] => (json, page, list, false),
+        [json, page, list, "--write"] => (json, page, list, true),
+        _ => return Err("tower-ploton-semver JSON PAGE LIST [--write]".into()),
     };
-    let public = public(&serde_json::from_str(&fs::read_to_string(json)?)?);
+    let json = serde_json::from_str(&fs::read_to_string(json)?)?;
+    let public = public(&json);
     let named = named(&fs::read_to_string(page)?);
     if public.is_empty() {
         return Err("no type of another crate: is this rustdoc's JSON?".into());
     }
 
-    let mut equal = true;
+    let mut equal = listed(&list::lines(&json), list, writes)?;
     for (types, others, what) in [
         (&public, &named, "is not on the page"),
         (&named, &public, "is on the page, and not in the API"),
@@ -55,6 +62,27 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Whether these are the list's lines: those that are not are shown. If it `writes`, they are from then on.
+fn listed(lines: &BTreeSet<String>, list: &str, writes: bool) -> Result<bool, Box<dyn Error>> {
+    if writes {
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        fs::write(list, text)?;
+    }
+    let text = fs::read_to_string(list)?;
+    let before: BTreeSet<_> = text.lines().map(str::to_owned).collect();
+    for line in before.difference(lines) {
+        eprintln!("- {line}");
+    }
+    for line in lines.difference(&before) {
+        eprintln!("+ {line}");
+    }
+    let equal = before == *lines;
+    if !equal {
+        eprintln!("{list} is not the public API. Where it is to change so: scripts/semver --write");
+    }
+    Ok(equal)
 }
 
 /// Those in signatures, fields and trait implementations of what is public.

@@ -192,14 +192,14 @@ impl State {
     /// What the store's task must be told, if anything: nothing without a store.
     fn call(&mut self, now: Instant) -> Option<Call> {
         let sharing = self.sharing.as_ref()?;
-        if sharing.clerk.is_at_work() {
+        if sharing.clerk.is_at_work(now) {
             return None;
         }
         let demand = self.demand();
         let sharing = self.sharing.as_mut()?;
         match sharing.fleet.next(&self.slots, demand, now) {
-            Ok(_) => sharing.clerk.is_due(now),
-            Err(at) => sharing.clerk.is_due(at?),
+            Ok(_) => sharing.clerk.is_due(now, now),
+            Err(at) => sharing.clerk.is_due(at?, now),
         }
     }
 }

@@ -27,6 +27,8 @@ pub(in crate::tasks) struct Clerk {
     bell: Arc<Bell>,
     shared: Weak<Shared>,
     at: At,
+    /// Since when the task works, if it does.
+    since: Instant,
     /// Why the store gave no answer last; `None` once it did.
     error: Option<Arc<StoreError>>,
 }
@@ -76,6 +78,7 @@ impl Clerk {
             bell: Arc::default(),
             shared,
             at: At::Nowhere,
+            since: Instant::now(),
             error: None,
         }
     }
@@ -85,23 +88,38 @@ impl Clerk {
     }
 
     /// Whether the task need not be told of a change: it looks for itself.
-    pub(in crate::tasks) fn is_at_work(&self) -> bool {
-        self.at == At::Work
+    pub(in crate::tasks) fn is_at_work(&self, now: Instant) -> bool {
+        self.at == At::Work && !self.is_stuck(now)
+    }
+
+    /// Whether what the task has to do is long overdue: nobody drives its runtime.
+    fn is_stuck(&self, now: Instant) -> bool {
+        let due = match self.at {
+            At::Work => self.since,
+            At::Rest(Some(by_itself)) => by_itself,
+            At::Nowhere | At::Rest(None) => return false,
+        };
+        now.saturating_duration_since(due) > STUCK
     }
 
     /// There is something to be done at `at`.
-    pub(in crate::tasks) fn is_due(&mut self, at: Instant) -> Option<Call> {
+    pub(in crate::tasks) fn is_due(&mut self, at: Instant, now: Instant) -> Option<Call> {
+        if self.is_stuck(now) && Handle::try_current().is_ok() {
+            // Whenever that one goes on, it sees that there is another.
+            self.bell = Arc::default();
+            self.at = At::Nowhere;
+        }
         match self.at {
             At::Work => None,
             At::Rest(Some(by_itself)) if by_itself <= at => None,
             At::Rest(_) => {
-                self.at = At::Work;
+                self.works(now);
                 Some(Call::Ring(Ringing(self.bell.clone())))
             }
             At::Nowhere => {
                 // Without a runtime, as where a handle is used outside of it, it waits for somebody who has one.
                 let runtime = Handle::try_current().ok()?;
-                self.at = At::Work;
+                self.works(now);
                 let task = Task {
                     store: self.store.clone(),
                     bell: self.bell.clone(),
@@ -110,6 +128,11 @@ impl Clerk {
                 Some(Call::Start(task, runtime))
             }
         }
+    }
+
+    const fn works(&mut self, now: Instant) {
+        self.at = At::Work;
+        self.since = now;
     }
 
     /// Nobody is there any more.
@@ -170,7 +193,10 @@ impl Task {
                 .filter(|sharing| self.is_of(&sharing.clerk))?;
             let next = sharing.fleet.next(slots, demand, now);
             let next = next.map(|due| sharing.fleet.begin(due, slots, demand, now));
-            sharing.clerk.at = next.as_ref().map_or_else(|at| At::Rest(*at), |_| At::Work);
+            sharing.clerk.works(now);
+            if let Err(until) = next {
+                sharing.clerk.at = At::Rest(until);
+            }
             Some(next)
         })
     }
@@ -206,7 +232,7 @@ impl Task {
         match answer {
             Ok(Ok(answer)) => self.answered(&shared, answer, asked),
             Ok(Err(error)) => self.failed(&shared, error),
-            Err(_) => self.failed(&shared, StoreError::new(NoAnswer)),
+            Err(_) => self.failed(&shared, StoreError::late(NoAnswer)),
         }
     }
 
@@ -303,3 +329,5 @@ impl Error for NoAnswer {}
 
 /// How long a call may take.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// A task that is so much later than that, or than its timer, may never go on.
+const STUCK: Duration = Duration::from_secs(2);

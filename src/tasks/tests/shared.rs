@@ -330,3 +330,18 @@ async fn a_parked_request_keeps_no_slot_from_other_processes() {
     slot.release();
     assert!(timeout(SECOND, parked).await.is_ok());
 }
+
+/// As a program has it that is not async, and makes a runtime for each of its threads. No paused clock stands for that.
+#[test]
+fn a_runtime_that_nobody_drives_stops_nobody_on_another() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().build().unwrap()
+    };
+    let limit = limit(2, &MemorySlots::new());
+    let idle = runtime();
+    idle.block_on(start(&limit)).unwrap();
+    let started = runtime().block_on(async { starts(&limit, 10 * SECOND).await });
+    assert!(started, "it waits for the first runtime");
+    idle.block_on(async { assert!(!starts(&limit, SECOND).await) });
+}

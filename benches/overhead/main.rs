@@ -40,55 +40,56 @@ fn main() {
     // The limiter's clock and the timeouts are tokio's.
     let _entered = runtime.enter();
 
-    let [plain, with_headers] = [Answers::Plain, Answers::WithRateHeaders].map(Inner::new);
-    let variants: Vec<(&'static str, Box<dyn Client>)> = vec![
-        (BARE, Box::new(plain.clone())),
-        ("idempotency", client(PlotonIdempotency::new(), &plain)),
-        ("retry", client(PlotonRetry::new(), &plain)),
-        ("rate limit", client(limit(), &plain)),
-        ("auth", client(PlotonAuth::new(key()), &plain)),
-        ("the four", client(four(), &plain)),
-        (STACK, client(stack(), &plain)),
-        (
-            PEERS,
-            client(peers::layers::<_, _, work::Body>(KEY), &plain),
-        ),
-        (FLOOR, client(FloorLayer::new(), &plain)),
-        ("a clone of the request", client(CloneLayer, &plain)),
-        (BARE_WITH_HEADERS, Box::new(with_headers.clone())),
-        (STACK_WITH_HEADERS, client(stack(), &with_headers)),
-        (
-            PEERS_WITH_HEADERS,
-            client(peers::layers::<_, _, work::Body>(KEY), &with_headers),
-        ),
-    ];
     let arguments: Vec<_> = env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     match *arguments {
-        ["send", name, batches] => send(&runtime, variants, name, batches),
-        _ => measure(&runtime, variants),
+        ["send", name, batches] => send(&runtime, name, batches),
+        _ => measure(&runtime),
     }
 }
 
+/// Each is made where it is used, so that what one of them does meanwhile counts for no other.
+type Make = fn() -> Box<dyn Client>;
+
+const VARIANTS: [(&str, Make); 13] = [
+    (BARE, || Box::new(PLAIN)),
+    ("idempotency", || client(PlotonIdempotency::new(), PLAIN)),
+    ("retry", || client(PlotonRetry::new(), PLAIN)),
+    ("rate limit", || client(limit(), PLAIN)),
+    ("auth", || client(PlotonAuth::new(key()), PLAIN)),
+    ("the four", || client(four(), PLAIN)),
+    (STACK, || client(stack(), PLAIN)),
+    (PEERS, || {
+        client(peers::layers::<_, _, work::Body>(KEY), PLAIN)
+    }),
+    (FLOOR, || client(FloorLayer::new(), PLAIN)),
+    ("a clone of the request", || client(CloneLayer, PLAIN)),
+    (BARE_WITH_HEADERS, || Box::new(RATE_HEADERS)),
+    (STACK_WITH_HEADERS, || client(stack(), RATE_HEADERS)),
+    (PEERS_WITH_HEADERS, || {
+        client(peers::layers::<_, _, work::Body>(KEY), RATE_HEADERS)
+    }),
+];
+
+const PLAIN: Inner = Inner::new(Answers::Plain);
+const RATE_HEADERS: Inner = Inner::new(Answers::WithRateHeaders);
+
 /// Only sends, by one variant: for a profiler, and for `scripts/gate`.
-fn send(
-    runtime: &Runtime,
-    mut variants: Vec<(&'static str, Box<dyn Client>)>,
-    name: &str,
-    batches: &str,
-) {
-    let mut clients = variants.iter_mut();
-    let (_, client) = clients
+fn send(runtime: &Runtime, name: &str, batches: &str) {
+    let (_, make) = VARIANTS
+        .into_iter()
         .find(|(other, _)| *other == name)
         .expect("the name of a variant");
-    let allocated = work::allocations(runtime, &mut **client);
+    let mut client = make();
+    let allocated = work::allocations(runtime, &mut *client);
     for _ in 0..batches.parse().expect("how many batches") {
         client.send(runtime, work::batch());
     }
     println!("allocations = {}", allocated.count);
 }
 
-fn measure(runtime: &Runtime, mut variants: Vec<(&'static str, Box<dyn Client>)>) {
+fn measure(runtime: &Runtime) {
+    let mut variants = VARIANTS.map(|(name, make)| (name, make()));
     let taken: Vec<_> = variants
         .iter_mut()
         .map(|(name, client)| (*name, work::allocations(runtime, &mut **client)))
@@ -142,11 +143,11 @@ fn measure(runtime: &Runtime, mut variants: Vec<(&'static str, Box<dyn Client>)>
 }
 
 /// `layer` on `inner`.
-fn client<L>(layer: L, inner: &Inner) -> Box<dyn Client>
+fn client<L>(layer: L, inner: Inner) -> Box<dyn Client>
 where
     L: Layer<Inner, Service: Client + 'static>,
 {
-    Box::new(layer.layer(inner.clone()))
+    Box::new(layer.layer(inner))
 }
 
 fn four() -> impl Layer<Inner, Service: Client + 'static> {

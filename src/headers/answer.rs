@@ -49,7 +49,7 @@ impl<'a> Answer<'a> {
         if values.next().is_some() {
             return None;
         }
-        Some(value.to_str().ok()?.trim())
+        Some(value.to_str().ok()?.trim_ascii())
     }
 
     /// What the header names: a delta, an epoch or a date.

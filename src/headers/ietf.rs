@@ -22,8 +22,8 @@ use sfv::{
 use super::{
     answer::Answer,
     few::{Few, TooMany},
-    rate_limit::{Said, whole},
-    when::When,
+    rate_limit::Said,
+    when::{When, digits},
 };
 
 /// The wait until a limit that is used up is no more: of several, the longest, since all of them hold. After a refusal
@@ -77,7 +77,7 @@ pub(super) fn window(answer: Answer<'_>, limit: u32) -> Option<Duration> {
 
 /// Reads a limit, and the window among the policies that draft 03 puts behind it. Envoy does so in `X-RateLimit-Limit`.
 pub(super) fn limit_and_window(text: &str) -> Option<(u32, Option<Duration>)> {
-    if let Some(limit) = whole(text) {
+    if let Some(limit) = digits(text) {
         return Some((limit, None));
     }
     let mut members = Few::default();
@@ -155,7 +155,7 @@ fn numbers(answer: Answer<'_>) -> Option<Few<Limit<'_>>> {
 
 /// Up to draft 06.
 fn headers_of_their_own(answer: Answer<'_>) -> Option<Few<Limit<'_>>> {
-    let remaining = answer.text(&RATELIMIT_REMAINING).and_then(whole);
+    let remaining = answer.text(&RATELIMIT_REMAINING).and_then(digits::<u32>);
     let reset = answer.when(&RATELIMIT_RESET);
     if remaining.is_none() && reset.is_none() {
         return None;

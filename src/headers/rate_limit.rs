@@ -9,7 +9,7 @@ use super::{
     answer::Answer,
     date::Wall,
     ietf,
-    when::{self, When},
+    when::{self, When, digits},
 };
 
 /// What an answer says of its limit, whole and without contradiction.
@@ -78,7 +78,7 @@ fn x_rate_limit(answer: Answer<'_>, policies: bool) -> Option<Said> {
         None if policies => ietf::window(answer, limit),
         window => window,
     };
-    Said::new(limit, whole(remaining)?, reset, window)
+    Said::new(limit, digits(remaining)?, reset, window)
 }
 
 /// The wait until `X-RateLimit-Reset`, which counts after a refusal or where nothing is left.
@@ -91,12 +91,6 @@ pub(super) fn wait(answer: Answer<'_>, refused: bool) -> Option<Duration> {
         return None;
     }
     answer.until_reset(answer.when(&RESET)?)
-}
-
-/// Reads digits: the standard library's parser would take a sign too.
-pub(super) fn whole(text: &str) -> Option<u32> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    digits.then(|| text.parse().ok()).flatten()
 }
 
 static LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");

@@ -1,6 +1,6 @@
 //! The one reading of a time, whichever header it stands in.
 
-use std::{iter, time::Duration};
+use std::{iter, str::FromStr, time::Duration};
 
 use super::date;
 
@@ -36,11 +36,12 @@ impl When {
 
 /// Reads digits with or without a fraction as seconds, to the nanosecond. No sign, no exponent.
 pub(super) fn seconds(text: &str) -> Option<Duration> {
-    let Some((whole, fraction)) = text.split_once('.') else {
-        let seconds = is_digits(text).then(|| text.parse().ok()).flatten();
-        return seconds.map(Duration::from_secs);
-    };
-    if !is_digits(whole) || !is_digits(fraction) {
+    // Nearly always there is no fraction.
+    if let Some(seconds) = digits(text) {
+        return Some(Duration::from_secs(seconds));
+    }
+    let (whole, fraction) = text.split_once('.')?;
+    if fraction.is_empty() || !fraction.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
     let nine_digits = fraction.bytes().chain(iter::repeat(b'0')).take(9);
@@ -49,11 +50,13 @@ pub(super) fn seconds(text: &str) -> Option<Duration> {
             .saturating_mul(10)
             .saturating_add(u32::from(digit.saturating_sub(b'0')))
     });
-    Some(Duration::new(whole.parse().ok()?, nanos))
+    Some(Duration::new(digits(whole)?, nanos))
 }
 
-fn is_digits(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+/// Reads a whole number. The standard library's parser takes a sign before it too.
+pub(super) fn digits<T: FromStr>(text: &str) -> Option<T> {
+    let number = text.bytes().next().is_some_and(|b| b.is_ascii_digit());
+    number.then(|| text.parse().ok()).flatten()
 }
 
 /// 31 years as a delta, September 2001 as an epoch.

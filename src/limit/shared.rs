@@ -93,7 +93,7 @@ impl Shared {
 
     /// Looks at the state, and changes nothing that others wait for.
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut State, Instant, &mut Wakers) -> T) -> T {
-        self.look(look)
+        self.look(None, look)
     }
 
     /// Changes the state, and then serves those who wait.
@@ -101,43 +101,23 @@ impl Shared {
         &self,
         change: impl FnOnce(&mut State, Instant, &mut Wakers) -> T,
     ) -> T {
-        self.look(serving(change))
+        self.look(None, serving(change))
     }
 
     /// The same, for what happened `at` an instant that was read before.
     pub(super) fn change_at(&self, at: Instant, change: impl FnOnce(&mut State, Instant)) {
-        let mut state = self.lock();
-        // Not before the last look, so that time goes back for no thread.
-        let now = at.max(state.latest);
-        state.latest = now;
-        change(&mut state, now);
-        let wakers = (!state.queue.is_empty()).then(|| {
-            let mut wakers = Wakers::default();
-            let outlook = state.outlook(now, None);
-            state.queue.serve(outlook, &mut wakers);
-            wakers
-        });
-        let news = state.news(now);
-        let call = state.call(now);
-        drop(state);
-        if let Some(wakers) = wakers {
-            wakers.wake();
-        }
-        if let Some(call) = call {
-            call.make();
-        }
-        if let Some(news) = news {
-            news.tell();
-        }
-        #[cfg(feature = "metrics")]
-        self.publish();
+        self.look(Some(at), serving(|state, now, _| change(state, now)));
     }
 
-    fn look<T>(&self, look: impl FnOnce(&mut State, Instant, &mut Wakers) -> T) -> T {
+    fn look<T>(
+        &self,
+        at: Option<Instant>,
+        look: impl FnOnce(&mut State, Instant, &mut Wakers) -> T,
+    ) -> T {
         let mut wakers = Wakers::default();
         let mut state = self.lock();
-        // Read under the lock, so that time goes back for no thread.
-        let now = Instant::now();
+        // Read under the lock, or not before the last look: time goes back for no thread.
+        let now = at.map_or_else(Instant::now, |at| at.max(state.latest));
         state.latest = now;
         let result = look(&mut state, now, &mut wakers);
         let news = state.news(now);

@@ -233,7 +233,7 @@ impl StillRunning {
 impl fmt::Display for StillRunning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { task, waited } = self;
-        let (id, status) = (&task.id, &task.status);
+        let (id, status) = (&task.id, text::shown(task.status.as_str()));
         write!(
             f,
             "task {id} is still {status} after {:.1} s",

@@ -248,7 +248,8 @@ where
     /// # Errors
     ///
     /// As the client's page says. What may have been created carries its idempotency key: the same call with that key
-    /// finds it, or creates it now.
+    /// finds it, or creates it now. Only an error of the service's own, which it is after one attempt, carries none: give the
+    /// task a [key](NewTask::idempotency_key) beforehand to have it then too.
     pub fn create_task(
         &self,
         task: &NewTask,

@@ -41,6 +41,8 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if !self.layer.acts_for(&request) {
             let state = if self.layer.is_in_the_clear(&request) {
+                // The inner service's readiness is given back: the clone has none.
+                self.inner = self.inner.clone();
                 State::InTheClear
             } else {
                 State::Sent {

@@ -123,6 +123,17 @@ fn a_path_is_joined_whole_or_not_at_all() {
     assert_eq!(joined, "https://api.ploton.ai/v1/tasks?tag=%23x");
 }
 
+/// Each decoding went through all of it, and there was one for every two bytes: tens of seconds for this one.
+#[test]
+fn what_is_encoded_over_and_over_is_refused_at_once() {
+    let base = BaseUrl::default();
+    let encoded = |times: usize| format!("/%{}", "25".repeat(times));
+    assert!(base.join(&encoded(8)).is_ok());
+    for times in [9, 32_000] {
+        assert_eq!(base.join(&encoded(times)), Err(PathRefused::new()));
+    }
+}
+
 #[tokio::test]
 async fn an_absolute_request_for_another_origin_passes_untouched() {
     let mut pair = spawn(PlotonBaseUrl::new());

@@ -77,8 +77,8 @@ impl BaseUrl {
     /// # Errors
     ///
     /// Where the path does not begin with a slash, or could lead out of this one: it has a segment `.` or `..`, an empty
-    /// one before its end, or a control character, as they are or percent-encoded, however often. Where it has a `#`: what
-    /// comes after that is never sent.
+    /// one before its end, or a control character, as they are or percent-encoded, however often. Where anything in it is
+    /// percent-encoded more than eight times over. Where it has a `#`: what comes after that is never sent.
     pub fn join(&self, path_and_query: &str) -> Result<Uri, PathRefused> {
         if !path_and_query.starts_with('/') || path_and_query.contains('#') {
             return Err(PathRefused(()));
@@ -112,7 +112,7 @@ impl BaseUrl {
 fn escapes(path: &str) -> bool {
     let mut path = Cow::Borrowed(path.as_bytes());
     // Each time a server or a proxy on the way decodes it, three bytes become one.
-    loop {
+    for _ in 0..=MOST_ENCODINGS {
         if has_escape(&path) {
             return true;
         }
@@ -121,7 +121,11 @@ fn escapes(path: &str) -> bool {
             None => return false,
         }
     }
+    true
 }
+
+/// What is encoded more often is nobody's name, and a long path could be half as often as it has bytes.
+const MOST_ENCODINGS: usize = 8;
 
 /// Whether a segment is a dot segment or is empty, though not the last. Some servers take a backslash for a slash, and
 /// what follows a semicolon for no part of the name.

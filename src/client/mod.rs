@@ -120,9 +120,9 @@ impl Https {
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(self.idle_timeout)
-            .http2_keep_alive_interval(self.ping_interval)
-            .http2_keep_alive_timeout(self.ping_timeout)
+            .pool_idle_timeout(self.idle_timeout.min(LONGEST))
+            .http2_keep_alive_interval(self.ping_interval.min(LONGEST))
+            .http2_keep_alive_timeout(self.ping_timeout.min(LONGEST))
             .build(connector);
         HttpsClient {
             client,
@@ -218,5 +218,7 @@ impl fmt::Debug for HttpsFuture {
     }
 }
 
+/// As good as for ever: hyper adds these to the time, and panics beyond what a clock can tell.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Finds peers that went away without a word.
 const TCP_KEEP_ALIVE: Duration = Duration::from_secs(60);

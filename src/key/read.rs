@@ -18,7 +18,7 @@ impl ApiKey {
     ///
     /// Where it is not set, or is no [key](Self::parse). The error names the variable, and never holds its value.
     pub fn from_env(name: &str) -> Result<Self, ReadKeyError> {
-        let place = || Place::Variable(name.to_owned());
+        let place = || Place::Variable(redacted(name).unwrap_or_else(|| name.to_owned()));
         match env::var(name) {
             Ok(key) => Self::parse(&key).map_err(|invalid| ReadKeyError::invalid(place(), invalid)),
             Err(VarError::NotUnicode(_)) => Err(ReadKeyError::invalid(
@@ -54,13 +54,22 @@ impl ApiKey {
     /// ```
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ReadKeyError> {
         let path = path.as_ref();
-        let place = || Place::File(path.to_owned());
+        let place = || {
+            let key = path.to_str().and_then(redacted);
+            Place::File(key.map_or_else(|| path.to_owned(), PathBuf::from))
+        };
         let text = read(path).map_err(|error| ReadKeyError {
             place: place(),
             cause: Cause::Io(error),
         })?;
         parse_line(&text).map_err(|invalid| ReadKeyError::invalid(place(), invalid))
     }
+}
+
+/// What is shown of a key that somebody gave in the place of its place.
+fn redacted(place: &str) -> Option<String> {
+    let key = ApiKey::parse(place.trim()).ok()?;
+    Some(key.to_string())
 }
 
 /// What the file begins with: a file that never ends must not be read for ever.
@@ -207,6 +216,21 @@ mod tests {
         let error = ApiKey::from_file("/nowhere/at/all").unwrap_err();
         assert!(error.source().unwrap().is::<io::Error>());
         assert!(error.to_string().contains("/nowhere/at/all"));
+    }
+
+    /// `from_env(&env::var("PLOTON_API_KEY")?)`: the error named the key.
+    #[test]
+    fn a_key_in_the_place_of_its_place_is_not_named() {
+        for text in [KEY.to_owned(), format!("{KEY}\n")] {
+            for error in [
+                ApiKey::from_env(&text).unwrap_err(),
+                ApiKey::from_file(&text).unwrap_err(),
+            ] {
+                let told = told(&error);
+                assert!(told.contains("pk_test_…ter2"), "{told}");
+                assert!(!told.contains("hunter2"), "{told}");
+            }
+        }
     }
 
     #[test]

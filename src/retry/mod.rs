@@ -67,14 +67,14 @@ use crate::{
 /// A POST without a key is therefore never repeated where it may have been processed:
 /// [`PlotonIdempotency`](crate::PlotonIdempotency), outside this layer or inside it, gives it one.
 ///
-/// The next attempt waits for as long as the server asks for and up to a fifth more, else for a random time below a bound that
-/// doubles. The server asks in the first of these headers that says anything: `retry-after-ms`; `Retry-After`
-/// ([RFC 9110, 10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3)), in seconds, with a fraction, as a date or an
-/// epoch; `RateLimit`, of any IETF draft; `X-RateLimit-Reset`, the last two on a 429 or where nothing remains. Dates are read
-/// against the answer's own `Date`. Zero, past and unreadable values say nothing. When attempts are exhausted, the server asks for
-/// more than [`max_hint`](Self::max_hint), or the deadline leaves no room for the delay, the caller gets the last answer
-/// at once, body intact, with the story of its [`Attempts`](crate::Attempts) in its extensions. An answer that is 2xx
-/// carries nothing.
+/// The next attempt waits for as long as the server asks for and up to a fifth more (counted as 250 ms at least, 5 s at
+/// most), else for a random time below a bound that doubles. The server asks in the first of these headers that says
+/// anything: `retry-after-ms`; `Retry-After` ([RFC 9110, 10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3)),
+/// in seconds, with a fraction, as a date or an epoch; `RateLimit`, of any IETF draft; `X-RateLimit-Reset`, the last two
+/// on a 429 or where nothing remains. Dates are read against the answer's own `Date`. Zero, past, repeated and unreadable values
+/// say nothing. When attempts are exhausted, the server asks for more than [`max_hint`](Self::max_hint), or the deadline
+/// leaves no room for the delay, the caller gets the last answer at once, body intact, with the story of its
+/// [`Attempts`](crate::Attempts) in its extensions. An answer that is 2xx carries nothing.
 ///
 /// An outage is not made worse: each retry pays into a quota that all services of one layer share, 14 after an ambiguous
 /// outcome or a failed connection, 5 after a 429. A retry that succeeds gets its price back, a request that succeeds at once

@@ -227,6 +227,25 @@ async fn status(client: &HttpsClient, server: &Server) -> Result<u16, BoxError> 
     Ok(status.as_u16())
 }
 
+/// hyper adds them to the time: the connection panicked, and what was on it with it.
+#[tokio::test]
+async fn a_time_beyond_every_clock_is_never() {
+    let authority = Authority::new();
+    let never = Duration::MAX;
+    let https = || Https::with_tls(authority.client()).idle_timeout(never);
+    for https in [
+        https().ping_interval(never).connect_timeout(never),
+        // The server is asked at once, as the answer takes its time.
+        https()
+            .ping_interval(Duration::from_millis(1))
+            .ping_timeout(never),
+    ] {
+        let fake = FakePloton::new().latency(Duration::from_millis(30));
+        let server = Server::start(fake, authority.server("localhost", &["h2"])).await;
+        assert_eq!(status(&https.client(), &server).await.unwrap(), 401);
+    }
+}
+
 #[tokio::test]
 async fn an_idle_connection_is_not_used_when_its_time_is_up() {
     let authority = Authority::new();

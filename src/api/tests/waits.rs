@@ -146,6 +146,19 @@ async fn odd_pauses_are_no_trap() {
     }
 }
 
+/// A status is text of the server's as any other.
+#[tokio::test(start_paused = true)]
+async fn a_status_that_nobody_knows_is_shown_in_one_line_and_without_a_key() {
+    let body = TASK.replace("running", r"queued\nERROR pk_live_4f9d0c2b7a6e1583");
+    let server = Server::new(move |_, _| answer(200, Scripted::whole(&body)));
+    let id = TaskId::parse("task_8xK2mP").unwrap();
+    let wait = Ploton::new(server).wait_for(&id).within(Duration::ZERO);
+    assert_eq!(
+        wait.await.unwrap_err().to_string(),
+        r"task task_8xK2mP is still queued\nERROR pk_live_… after 0.0 s"
+    );
+}
+
 /// It is asked for again and again, so its slot does not end by the time limit.
 #[tokio::test(start_paused = true)]
 async fn a_task_that_is_queued_for_hours_keeps_its_slot() {

@@ -64,6 +64,21 @@ async fn while_a_key_is_awaited_the_inner_services_place_is_anybodys() {
     assert_ready_ok!(call.poll());
 }
 
+/// The refused one kept it for as long as its service lived, and everybody else waited.
+#[tokio::test]
+async fn after_a_request_that_is_refused_the_inner_services_place_is_anybodys() {
+    let auth = PlotonAuth::new(ApiKey::parse("pk_test_a").unwrap());
+    let (inner, _server) = mock::pair::<Request<()>, Response<()>>();
+    let limited = tower::limit::ConcurrencyLimit::new(inner, 1);
+    let mut service = mock::Spawn::new(auth.layer(limited));
+    let mut other = service.clone();
+    assert_ready_ok!(service.poll_ready());
+    let mut call = task::spawn(service.call(get("http://api.ploton.ai/")));
+    let error = assert_ready_err!(call.poll());
+    assert!(error.is::<PlainHttpRefused>());
+    assert_ready_ok!(other.poll_ready());
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_key_is_the_one_in_force_when_the_inner_service_is_ready() {
     for (wait, sent) in [(9, "set"), (11, "next")] {

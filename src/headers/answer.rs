@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{
-    HeaderMap, HeaderName,
+    HeaderMap, HeaderName, HeaderValue,
     header::{AGE, DATE},
 };
 use tokio::time::Instant;
@@ -49,12 +49,22 @@ impl<'a> Answer<'a> {
         if values.next().is_some() {
             return None;
         }
-        Some(value.to_str().ok()?.trim_ascii())
+        text(value)
+    }
+
+    /// Every readable text that the header is sent with.
+    pub(super) fn texts(self, name: &HeaderName) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.headers.get_all(name).iter().filter_map(text)
     }
 
     /// What the header names: a delta, an epoch or a date.
     pub(super) fn when(self, name: &HeaderName) -> Option<When> {
-        When::parse(self.text(name)?, || self.local())
+        self.read(self.text(name)?)
+    }
+
+    /// What such a text names.
+    pub(super) fn read(self, text: &str) -> Option<When> {
+        When::parse(text, || self.local())
     }
 
     /// When the server wrote the answer, since 1970 by its own clock. `None` where `Date` is missing, repeated or
@@ -89,6 +99,10 @@ impl<'a> Answer<'a> {
     fn local(self) -> Duration {
         self.wall.since_epoch(self.now)
     }
+}
+
+fn text(value: &HeaderValue) -> Option<&str> {
+    Some(value.to_str().ok()?.trim_ascii())
 }
 
 /// The time left until a date where the clock shows `server`; `None` where there is none left.

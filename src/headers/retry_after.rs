@@ -42,25 +42,33 @@ impl HintSource {
     }
 }
 
-/// The wait by `Retry-After-Ms`: milliseconds, never an epoch.
+/// The wait by `Retry-After-Ms`: milliseconds, never an epoch. Of several, as below, the longest.
 pub(super) fn retry_after_ms(answer: Answer<'_>) -> Option<Hint> {
-    let millis = when::seconds(answer.text(&RETRY_AFTER_MS)?)?;
+    let waits = answer.texts(&RETRY_AFTER_MS).filter_map(|text| {
+        let millis = when::seconds(text)?;
+        answer.until(When::In(millis / 1000))
+    });
+    let wait = waits.max()?;
     Some(Hint {
-        wait: answer.until(When::In(millis / 1000))?,
+        wait,
         source: HintSource::Millis,
     })
 }
 
 /// The wait by `Retry-After`. Beyond the RFC: fractions, and the epochs that some servers send.
+/// Where a proxy adds one of its own, both ask, and the longest wait keeps to both.
 pub(super) fn retry_after(answer: Answer<'_>) -> Option<Hint> {
-    let when = answer.when(&RETRY_AFTER)?;
-    Some(Hint {
-        wait: answer.until(when)?,
-        source: match when {
-            When::In(_) => HintSource::Seconds,
-            When::At(_) => HintSource::Date,
-        },
-    })
+    let hints = answer.texts(&RETRY_AFTER).filter_map(|text| {
+        let when = answer.read(text)?;
+        Some(Hint {
+            wait: answer.until(when)?,
+            source: match when {
+                When::In(_) => HintSource::Seconds,
+                When::At(_) => HintSource::Date,
+            },
+        })
+    });
+    hints.max_by_key(|hint| hint.wait)
 }
 
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");

@@ -45,14 +45,16 @@ fn stainless() {
 fn go_retryablehttp() {
     // Fri, 31 Dec 1999 23:59:57 GMT
     let clock = 946_684_797;
-    let table: [(&[&str], Option<u64>); 10] = [
+    let table: [(&[&str], Option<u64>); 12] = [
         (&["2"], Some(2)),
         (&["Fri, 31 Dec 1999 23:59:59 GMT"], Some(2 + 1)),
         // Past: 0 there, so at once.
         (&["Fri, 31 Dec 1999 23:59:00 GMT"], None),
         (&[], None),
-        // The first there.
-        (&["2", "3"], None),
+        // The first there; the longest keeps to both.
+        (&["2", "3"], Some(3)),
+        (&["3", "2"], Some(3)),
+        (&["soon", "2"], Some(2)),
         (&[""], None),
         (&["-2"], None),
         (&["Fri, 32 Dec 1999 23:59:59 GMT"], None),

@@ -23,9 +23,15 @@ pub enum Error {
     Api(ApiError),
     /// The answer says success, and its body can't be used.
     Unreadable(UnreadableAnswer),
-    /// No answer came. The error is the service's own: of a stack, one to downcast, such as
-    /// [`DeadlinePassed`](crate::retry::DeadlinePassed).
-    Service(BoxError),
+    /// No answer came.
+    #[non_exhaustive]
+    Service {
+        /// The service's own error: of a stack, one to downcast, such as
+        /// [`DeadlinePassed`](crate::retry::DeadlinePassed).
+        error: BoxError,
+        /// The key that the request carried. Boxed, as every `Error` would be larger by it.
+        idempotency_key: Option<Box<IdempotencyKey>>,
+    },
     /// A task was waited for, and still ran when the time was up.
     StillRunning(StillRunning),
     /// A listing does not move on.
@@ -51,12 +57,35 @@ impl Error {
         }
     }
 
-    /// The service's own error; what [`PlotonErrors`](super::PlotonErrors) made of an answer is an [`ApiError`] here too.
-    pub(super) fn of_service(error: BoxError) -> Self {
-        match error.downcast() {
-            Ok(api) => Self::Api(*api),
-            Err(other) => Self::Service(other),
+    /// The key that the request carried. What was asked for may have happened: the same call with this key finds it, or
+    /// makes it happen now. `None` where no key was sent.
+    #[must_use]
+    pub fn idempotency_key(&self) -> Option<&IdempotencyKey> {
+        match self {
+            Self::Api(error) => error.idempotency_key(),
+            Self::Unreadable(error) => error.idempotency_key(),
+            Self::Service {
+                idempotency_key, ..
+            } => idempotency_key.as_deref(),
+            Self::StillRunning(_) | Self::PagesRepeat(_) => None,
         }
+    }
+
+    /// The error of a service that was asked for something with `key`; what [`PlotonErrors`](super::PlotonErrors) made of an
+    /// answer is an [`ApiError`] here too.
+    pub(super) fn of_service(error: BoxError, key: Option<&IdempotencyKey>) -> Self {
+        match error.downcast::<ApiError>() {
+            Ok(api) => Self::Api(api.with_key(key)),
+            Err(error) => Self::Service {
+                error,
+                idempotency_key: key.cloned().map(Box::new),
+            },
+        }
+    }
+
+    /// The request could not be made.
+    pub(super) fn not_made(error: impl Into<BoxError>) -> Self {
+        Self::of_service(error.into(), None)
     }
 }
 
@@ -65,7 +94,7 @@ impl fmt::Display for Error {
         match self {
             Self::Api(error) => error.fmt(f),
             Self::Unreadable(error) => error.fmt(f),
-            Self::Service(error) => error.fmt(f),
+            Self::Service { error, .. } => error.fmt(f),
             Self::StillRunning(error) => error.fmt(f),
             Self::PagesRepeat(error) => error.fmt(f),
         }
@@ -78,7 +107,7 @@ impl StdError for Error {
         match self {
             Self::Api(error) => error.source(),
             Self::Unreadable(error) => error.source(),
-            Self::Service(error) => error.source(),
+            Self::Service { error, .. } => error.source(),
             Self::StillRunning(error) => error.source(),
             Self::PagesRepeat(error) => error.source(),
         }

@@ -128,13 +128,14 @@ where
 {
     let mut made = 1;
     loop {
+        let failed = |error: S::Error| Error::of_service(error.into(), call.key.as_ref());
         poll_fn(|cx| service.poll_ready_to_send(cx))
             .await
-            .map_err(|error| Error::of_service(error.into()))?;
+            .map_err(failed)?;
         let response = service
             .send(call.request(fetching.user_agent.as_ref()))
             .await;
-        let response = response.map_err(|error| Error::of_service(error.into()))?;
+        let response = response.map_err(failed)?;
         let received = Instant::now();
         let (head, body) = response.into_parts();
         if !head.status.is_success() {

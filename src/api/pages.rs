@@ -255,7 +255,7 @@ where
             .join(&format!("{path}{and}limit={size}&offset={offset}"));
         let (service, fetching) = (self.service.clone(), self.fetching.clone());
         Box::pin(async move {
-            let uri = uri.map_err(|refused| Error::Service(refused.into()))?;
+            let uri = uri.map_err(Error::not_made)?;
             let (_, page) = fetch::<Page, S, B>(service, Call::get(uri), fetching).await?;
             Ok(page)
         })

@@ -247,9 +247,8 @@ where
     ///
     /// # Errors
     ///
-    /// As the client's page says. What may have been created carries its idempotency key: the same call with that key
-    /// finds it, or creates it now. Only an error of the service's own, which it is after one attempt, carries none: give the
-    /// task a [key](NewTask::idempotency_key) beforehand to have it then too.
+    /// As the client's page says. What may have been created carries its [idempotency key](Error::idempotency_key): the same
+    /// task with that [key](NewTask::idempotency_key) is found, or created now.
     pub fn create_task(
         &self,
         task: &NewTask,
@@ -260,7 +259,7 @@ where
         let body = serde_json::to_vec(task);
         let this = self.clone();
         async move {
-            let body = body.map_err(|error| Error::Service(error.into()))?;
+            let body = body.map_err(Error::not_made)?;
             let call = Call::with_key(Method::POST, uri?, key).json(body.into());
             this.task_of(call).await
         }
@@ -338,7 +337,7 @@ where
 
     fn uri(&self, path_and_query: &str) -> Result<Uri, Error> {
         let uri = self.settings.base_url.join(path_and_query);
-        uri.map_err(|refused: PathRefused| Error::Service(refused.into()))
+        uri.map_err(|refused: PathRefused| Error::not_made(refused))
     }
 
     /// Makes a call that a task comes back from.

@@ -312,7 +312,7 @@ async fn a_server_that_is_not_there_is_an_error_with_its_story() {
     let client = Https::with_tls(Authority::new().client()).client();
     let ploton = Ploton::new(stack.layer(client)).base_url(base_url);
     let error = ploton.create_task(&new_task()).await.unwrap_err();
-    let Error::Service(error) = error else {
+    let Error::Service { error, .. } = error else {
         panic!("{error}")
     };
     let failed: &AttemptsFailed = error.downcast_ref().unwrap();

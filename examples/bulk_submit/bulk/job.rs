@@ -288,8 +288,8 @@ impl<S: PlotonService + Sync> Job<S> {
                 };
                 self.follow(task.id, Some(known)).await
             }
-            Err(Error::Service(error)) if error.is::<Broken>() => Err(error),
-            Err(Error::Service(error)) if error.is::<Stopped>() => Ok(()),
+            Err(Error::Service { error, .. }) if error.is::<Broken>() => Err(error),
+            Err(Error::Service { error, .. }) if error.is::<Stopped>() => Ok(()),
             Err(error) => {
                 let why = story(&error);
                 if error.api().is_some_and(was_refused) {

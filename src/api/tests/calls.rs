@@ -5,7 +5,7 @@ use tower::{BoxError, Layer, service_fn, util::BoxCloneService};
 
 use super::*;
 use crate::{
-    ApiKey, BaseUrl, IdempotencyKey, Origin, Plan, PlotonStack,
+    ApiKey, BaseUrl, IdempotencyKey, Origin, Plan, PlotonAuth, PlotonStack,
     api::{Error, ErrorCode, NewTask, Ploton, PlotonErrors, PlotonService, TaskId, TaskStatus},
     base_url::PathRefused,
     mock::{FakePloton, Fault},
@@ -71,7 +71,7 @@ async fn an_id_that_looks_like_a_way_out_is_not_sent() {
     let ploton = Ploton::new(server.clone());
     for id in ["..;x", "a/../../b", "..%2fkeys"] {
         let id = TaskId::parse(id).unwrap();
-        let Err(Error::Service(error)) = ploton.task(&id).await else {
+        let Err(Error::Service { error, .. }) = ploton.task(&id).await else {
             panic!("{id} was sent")
         };
         assert!(error.is::<PathRefused>());
@@ -268,10 +268,30 @@ async fn an_error_says_what_came_instead_of_a_task() {
         .create_task(&new_task())
         .await
         .unwrap_err();
-    let Error::Service(error) = error else {
+    let Error::Service { error, .. } = error else {
         panic!("{error}")
     };
     assert!(error.is::<io::Error>());
+}
+
+#[tokio::test]
+async fn what_may_have_been_created_is_found_with_the_key_of_its_error() {
+    let fake = FakePloton::new();
+    for (fault, creates) in [(Fault::CutAfter, 0), (Fault::CutBefore, 1)] {
+        fake.fail_next(fault);
+        let key = ApiKey::parse("pk_test_4f9d0c2b7a6e1583").unwrap();
+        let ploton = Ploton::new(PlotonAuth::new(key).layer(fake.clone()));
+        let error = ploton.create_task(&new_task()).await.unwrap_err();
+        assert!(matches!(error, Error::Service { .. }), "{error}");
+        let key = error.idempotency_key().expect("a key").clone();
+        let sent = fake.attempts().pop().unwrap().idempotency_key.unwrap();
+        assert_eq!(key.as_str(), sent);
+
+        let before = fake.counts().created;
+        let again = new_task().idempotency_key(key);
+        ploton.create_task(&again).await.unwrap();
+        assert_eq!(fake.counts().created - before, creates);
+    }
 }
 
 #[tokio::test]

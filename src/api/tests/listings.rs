@@ -220,7 +220,10 @@ async fn an_item_that_is_none_is_an_error_at_its_place() {
 async fn a_bad_path_is_an_error_and_nothing_is_sent() {
     let server = listing(|_| rows(0..1));
     let mut pages = pages::<Value>(server.clone(), "/tasks/../keys", size(9));
-    assert!(matches!(pages.next().await, Some(Err(Error::Service(_)))));
+    assert!(matches!(
+        pages.next().await,
+        Some(Err(Error::Service { .. }))
+    ));
     assert!(pages.next().await.is_none() && server.arrived().is_empty());
 }
 

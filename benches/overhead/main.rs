@@ -11,6 +11,8 @@ mod support;
 mod floor;
 #[path = "../support/peers.rs"]
 mod peers;
+#[cfg(feature = "metrics")]
+mod recorder;
 mod work;
 
 use std::{env, num::NonZeroU32};
@@ -74,10 +76,27 @@ const VARIANTS: [(&str, Make); 13] = [
 const PLAIN: Inner = Inner::new(Answers::Plain);
 const RATE_HEADERS: Inner = Inner::new(Answers::WithRateHeaders);
 
+/// In a process of its own alone: the others would be measured too from then on.
+#[cfg(feature = "metrics")]
+const MEASURED: &[(&str, Make)] = &[
+    ("PlotonStack, metrics", || {
+        metrics::set_global_recorder(recorder::Series::default()).expect("no other recorder");
+        tower_ploton::metrics::start();
+        client(stack(), PLAIN)
+    }),
+    ("PlotonStack, metrics without a recorder", || {
+        tower_ploton::metrics::start();
+        client(stack(), PLAIN)
+    }),
+];
+#[cfg(not(feature = "metrics"))]
+const MEASURED: &[(&str, Make)] = &[];
+
 /// Only sends, by one variant: for a profiler, and for `scripts/gate`.
 fn send(runtime: &Runtime, name: &str, batches: &str) {
     let (_, make) = VARIANTS
-        .into_iter()
+        .iter()
+        .chain(MEASURED)
         .find(|(other, _)| *other == name)
         .expect("the name of a variant");
     let mut client = make();

@@ -27,11 +27,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use metrics::Unit;
 
+mod gauges;
+mod handles;
 mod record;
 
 pub(crate) use self::record::{
-    Limiter, Request, TaskSlots, api_key_asked_for, asked_again, given_up, key_created, paused,
-    quota, refused, rejected, slot_rejected, slot_waited, waited,
+    Limiter, Request, TaskSlots, api_key_asked_for, asked_again, given_up, key_created, limiter,
+    paused, quota, refused, rejected, slot_rejected, slot_waited, task_slots, waited,
 };
 
 /// The upper bounds of the buckets of all histograms, in seconds: from a quick answer to the longest wait for a server.
@@ -72,6 +74,19 @@ pub struct Metric {
 /// Call it once, after the recorder was installed; again, it tells a recorder that came later. A request that is on its way
 /// then is not counted, so that none ends that did not begin; what its layers do from then on, such as to wait, is.
 pub fn start() {
+    describe();
+    handles::keep();
+    STARTED.store(true, Ordering::Relaxed);
+}
+
+/// Starts as [`start`] does, and looks each metric up whenever it is recorded.
+pub fn start_without_handles() {
+    describe();
+    handles::keep_none();
+    STARTED.store(true, Ordering::Relaxed);
+}
+
+fn describe() {
     for metric in ALL {
         let Metric {
             name, description, ..
@@ -87,7 +102,6 @@ pub fn start() {
             Kind::Histogram => metrics::describe_histogram!(name, unit, description),
         }
     }
-    STARTED.store(true, Ordering::Relaxed);
 }
 
 static STARTED: AtomicBool = AtomicBool::new(false);

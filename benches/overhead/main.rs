@@ -19,6 +19,8 @@ use std::{env, num::NonZeroU32};
 
 use tokio::runtime::{self, Runtime};
 use tower::{Layer, ServiceBuilder};
+#[cfg(feature = "metrics")]
+use tower_ploton::metrics;
 use tower_ploton::{
     ApiKey, Plan, PlotonAuth, PlotonIdempotency, PlotonRateLimit, PlotonRetry, PlotonStack,
 };
@@ -76,21 +78,27 @@ const VARIANTS: [(&str, Make); 13] = [
 const PLAIN: Inner = Inner::new(Answers::Plain);
 const RATE_HEADERS: Inner = Inner::new(Answers::WithRateHeaders);
 
-/// In a process of its own alone: the others would be measured too from then on.
+/// Each in a process of its own alone: whatever else is sent there is measured too.
 #[cfg(feature = "metrics")]
 const MEASURED: &[(&str, Make)] = &[
-    ("PlotonStack, metrics", || {
-        metrics::set_global_recorder(recorder::Series::default()).expect("no other recorder");
-        tower_ploton::metrics::start();
-        client(stack(), PLAIN)
+    ("PlotonStack, metrics", || measured(metrics::start)),
+    ("PlotonStack, metrics without handles", || {
+        measured(metrics::start_without_handles)
     }),
     ("PlotonStack, metrics without a recorder", || {
-        tower_ploton::metrics::start();
+        metrics::start();
         client(stack(), PLAIN)
     }),
 ];
 #[cfg(not(feature = "metrics"))]
 const MEASURED: &[(&str, Make)] = &[];
+
+#[cfg(feature = "metrics")]
+fn measured(start: fn()) -> Box<dyn Client> {
+    recorder::Series::install();
+    start();
+    client(stack(), PLAIN)
+}
 
 /// Only sends, by one variant: for a profiler, and for `scripts/gate`.
 fn send(runtime: &Runtime, name: &str, batches: &str) {

@@ -20,6 +20,14 @@ pub(crate) struct Series {
     counts: RwLock<HashMap<Key, Arc<Count>>>,
 }
 
+impl Series {
+    /// For all threads.
+    pub(crate) fn install() {
+        let installed = metrics::set_global_recorder(Self::default());
+        assert!(installed.is_ok(), "there is one");
+    }
+}
+
 /// How many values there were.
 #[derive(Default)]
 struct Count(AtomicU64);

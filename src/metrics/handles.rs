@@ -35,7 +35,7 @@ pub(super) fn with<T>(now: Instant, record: impl FnOnce(&mut Handles) -> T) -> T
     if !are_kept() {
         return record(&mut Handles::default());
     }
-    // Taken out, so that a recorder may call a layer. Not there in a thread that ends.
+    // Taken out, so that nothing is borrowed while a recorder runs. Not there in a thread that ends.
     let kept = KEPT.try_with(Cell::take).ok().flatten();
     let kept = kept.filter(|kept| kept.fresh.as_ref().is_some_and(|fresh| fresh.at(now)));
     let mut handles = kept.unwrap_or_else(|| {

@@ -1,9 +1,5 @@
 //! Handles are kept for a second, of the recorder of all threads alone. In a process of its own, which has one such recorder.
-#![allow(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    reason = "a test fails by a panic"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 #[allow(dead_code, reason = "only some of a scrape is looked at")]
 #[path = "observability/scrape.rs"]

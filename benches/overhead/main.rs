@@ -11,12 +11,16 @@ mod support;
 mod floor;
 #[path = "../support/peers.rs"]
 mod peers;
+#[cfg(feature = "metrics")]
+mod recorder;
 mod work;
 
 use std::{env, num::NonZeroU32};
 
 use tokio::runtime::{self, Runtime};
 use tower::{Layer, ServiceBuilder};
+#[cfg(feature = "metrics")]
+use tower_ploton::metrics;
 use tower_ploton::{
     ApiKey, Plan, PlotonAuth, PlotonIdempotency, PlotonRateLimit, PlotonRetry, PlotonStack,
 };
@@ -74,10 +78,33 @@ const VARIANTS: [(&str, Make); 13] = [
 const PLAIN: Inner = Inner::new(Answers::Plain);
 const RATE_HEADERS: Inner = Inner::new(Answers::WithRateHeaders);
 
+/// Each in a process of its own alone: whatever else is sent there is measured too.
+#[cfg(feature = "metrics")]
+const MEASURED: &[(&str, Make)] = &[
+    ("PlotonStack, metrics", || measured(metrics::start)),
+    ("PlotonStack, metrics without handles", || {
+        measured(metrics::start_without_handles)
+    }),
+    ("PlotonStack, metrics without a recorder", || {
+        metrics::start();
+        client(stack(), PLAIN)
+    }),
+];
+#[cfg(not(feature = "metrics"))]
+const MEASURED: &[(&str, Make)] = &[];
+
+#[cfg(feature = "metrics")]
+fn measured(start: fn()) -> Box<dyn Client> {
+    recorder::Series::install();
+    start();
+    client(stack(), PLAIN)
+}
+
 /// Only sends, by one variant: for a profiler, and for `scripts/gate`.
 fn send(runtime: &Runtime, name: &str, batches: &str) {
     let (_, make) = VARIANTS
-        .into_iter()
+        .iter()
+        .chain(MEASURED)
         .find(|(other, _)| *other == name)
         .expect("the name of a variant");
     let mut client = make();

@@ -219,7 +219,7 @@ fn key_in(
     let make = || match own {
         Some(own) => own.used_at(now),
         None => {
-            metrics::key_created();
+            metrics::key_created(now);
             IdempotencyKey::sent_now(now)
         }
     };

@@ -54,6 +54,12 @@ pub(super) struct Sent {
     paced: bool,
 }
 
+impl Sent {
+    pub(super) const fn at(&self) -> Instant {
+        self.at
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Bucket {
     plan: u32,

@@ -30,15 +30,16 @@ pub(super) fn waits(wait: &Wait, expected: Duration) {
     }
 }
 
-/// A request is sent that need not wait.
-pub(super) fn need_not_wait() {
-    metrics::waited(None, Duration::ZERO);
+/// A request is sent at `now` that need not wait.
+#[inline]
+pub(super) fn need_not_wait(now: Instant) {
+    metrics::waited(None, Duration::ZERO, now);
 }
 
 /// A request is sent after it waited. No query: it may hold anything.
 pub(super) fn waited<B>(request: &Request<B>, wait: &Wait, now: Instant) {
     let lasted = wait.lasted(now);
-    metrics::waited(wait.rule().map(Rule::name), lasted);
+    metrics::waited(wait.rule().map(Rule::name), lasted, now);
     if lasted > WORTH_A_LINE {
         tracing::debug!(
             http.request.method = request.method().as_str(),

@@ -225,7 +225,7 @@ impl Place {
         if self.wait.is_none() {
             if let Some(sent) = self.shared.take(ticket, deadline) {
                 self.ticket = None;
-                events::need_not_wait();
+                events::need_not_wait(sent.at());
                 return Ok(Some(InFlight::new(self.shared.clone(), sent)));
             }
         }
@@ -250,7 +250,7 @@ impl Place {
         self.ticket = None;
         match self.wait.take() {
             Some(wait) => events::waited(request, &wait, now),
-            None => events::need_not_wait(),
+            None => events::need_not_wait(now),
         }
         Ok(Some(InFlight::new(shared, sent)))
     }

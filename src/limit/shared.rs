@@ -25,9 +25,6 @@ use crate::{
 pub(super) struct Shared {
     state: Mutex<State>,
     pub(super) wall: Wall,
-    /// Held by the one that sets the gauges, so that the last to do so sets the newest.
-    #[cfg(feature = "metrics")]
-    publishing: std::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -60,8 +57,6 @@ impl Shared {
                 latest: now,
             }),
             wall: Wall::anchored(),
-            #[cfg(feature = "metrics")]
-            publishing: std::sync::Mutex::default(),
         }
     }
 
@@ -155,27 +150,24 @@ impl Shared {
     #[cfg(feature = "metrics")]
     #[cold]
     fn set_gauges(&self) {
-        let _turn = self
-            .publishing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let state = self.lock();
-        let now = Instant::now();
-        let until = |at: Instant| at.saturating_duration_since(now);
-        let gauges = crate::metrics::Limiter {
-            limit: state.bucket.plan(),
-            remaining: state.bucket.remaining(now),
-            server_remaining: state.bucket.said().map(|said| said.remaining),
-            in_flight: state.bucket.in_flight(),
-            waiting: state.queue.waiting(),
-            paused_until: state
-                .bucket
-                .paused_until(now)
-                .map(|at| self.wall.since_epoch(now).saturating_add(until(at))),
-            store_is_up: state.bucket.fleet().map(|fleet| fleet.down().is_none()),
-        };
-        drop(state);
-        gauges.publish();
+        crate::metrics::limiter(|| {
+            let state = self.lock();
+            let now = Instant::now();
+            let until = |at: Instant| at.saturating_duration_since(now);
+            let seen = crate::metrics::Limiter {
+                limit: state.bucket.plan(),
+                remaining: state.bucket.remaining(now),
+                server_remaining: state.bucket.said().map(|said| said.remaining),
+                in_flight: state.bucket.in_flight(),
+                waiting: state.queue.waiting(),
+                paused_until: state
+                    .bucket
+                    .paused_until(now)
+                    .map(|at| self.wall.since_epoch(now).saturating_add(until(at))),
+                store_is_up: state.bucket.fleet().map(|fleet| fleet.down().is_none()),
+            };
+            (now, seen)
+        });
     }
 
     pub(super) fn snapshot(&self) -> RateLimitSnapshot {

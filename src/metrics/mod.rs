@@ -15,10 +15,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Install the recorder first, and start before the first request. Gauges are set when something changes. What changes by
-//! time alone is set by [`RateLimitHandle::publish`](crate::RateLimitHandle::publish): a program that idles calls it every
-//! few seconds. Where a process has several rate limits, task limits or quotas, their gauges show the one that changed last;
-//! counters and histograms are the sums over all.
+//! Install the recorder first, and start before the first request. Handles of the recorder that all threads share are kept,
+//! for a second at most, since an exporter may drop a series that was idle. A recorder that comes after the start, or for one
+//! thread alone, gets the same, and is asked for each handle anew.
+//!
+//! Gauges are set when something changes. What changes by time alone is set by
+//! [`RateLimitHandle::publish`](crate::RateLimitHandle::publish): a program that idles calls it every few seconds. Where a
+//! process has several rate limits, task limits or quotas, their gauges show the one that changed last; counters and
+//! histograms are the sums over all.
 //!
 //! No label holds a path, an id or a key. All names, kinds, units and labels are in [`ALL`], and with what to look at first
 //! in `docs/observability.md`.
@@ -27,11 +31,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use metrics::Unit;
 
+mod gauges;
+mod handles;
 mod record;
 
 pub(crate) use self::record::{
-    Limiter, Request, TaskSlots, api_key_asked_for, asked_again, given_up, key_created, paused,
-    quota, refused, rejected, slot_rejected, slot_waited, waited,
+    Limiter, Request, TaskSlots, api_key_asked_for, asked_again, given_up, key_created, limiter,
+    paused, quota, refused, rejected, slot_rejected, slot_waited, task_slots, waited,
 };
 
 /// The upper bounds of the buckets of all histograms, in seconds: from a quick answer to the longest wait for a server.
@@ -69,9 +75,25 @@ pub struct Metric {
 
 /// Tells the recorder what each metric means, and begins to measure, in the whole process and for good.
 ///
-/// Call it once, after the recorder was installed; again, it tells a recorder that came later. A request that is on its way
-/// then is not counted, so that none ends that did not begin; what its layers do from then on, such as to wait, is.
+/// Call it once, after the recorder was installed; again, it tells a recorder that came later, and keeps handles of that. A
+/// request that is on its way then is not counted, so that none ends that did not begin; what its layers do from then on,
+/// such as to wait, is.
 pub fn start() {
+    describe();
+    handles::keep();
+    STARTED.store(true, Ordering::Relaxed);
+}
+
+/// The same as [`start`] for a recorder that labels what is recorded by where that happens, such as
+/// [metrics-tracing-context](https://docs.rs/metrics-tracing-context) by the span: it is asked for each handle anew. A
+/// request costs several times as much then.
+pub fn start_without_handles() {
+    describe();
+    handles::keep_none();
+    STARTED.store(true, Ordering::Relaxed);
+}
+
+fn describe() {
     for metric in ALL {
         let Metric {
             name, description, ..
@@ -87,7 +109,6 @@ pub fn start() {
             Kind::Histogram => metrics::describe_histogram!(name, unit, description),
         }
     }
-    STARTED.store(true, Ordering::Relaxed);
 }
 
 static STARTED: AtomicBool = AtomicBool::new(false);

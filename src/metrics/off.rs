@@ -29,9 +29,9 @@ pub(crate) const fn given_up(_: &'static str) {}
 
 pub(crate) fn quota(_: impl Fn() -> u32, _: u32) {}
 
-pub(crate) const fn key_created() {}
+pub(crate) const fn key_created(_: Instant) {}
 
-pub(crate) const fn waited(_: Option<&'static str>, _: Duration) {}
+pub(crate) const fn waited(_: Option<&'static str>, _: Duration, _: Instant) {}
 
 pub(crate) const fn rejected(_: &'static str) {}
 

@@ -1,10 +1,8 @@
-//! What the layers record, once that was started. Nothing is kept between two records: a recorder may be installed late, or
-//! for one thread.
+//! What the layers record, once that was started.
 
 use std::{borrow::Cow, time::Duration};
 
-use http::StatusCode;
-use metrics::{counter, gauge, histogram};
+use metrics::{Gauge, Key, counter, gauge, histogram};
 use tokio::time::Instant;
 
 use super::{
@@ -12,7 +10,10 @@ use super::{
     PAUSED_UNTIL, PAUSES, QUOTA_CAPACITY, QUOTA_LEFT, RATE_IN_FLIGHT, REFUSED, REJECTED, REMAINING,
     REQUEST_SECONDS, REQUESTS, RETRIES, RETRY_DELAY_SECONDS, SERVER_REMAINING, SLOT_CAPACITY,
     SLOT_REJECTED, SLOT_WAIT_SECONDS, SLOTS_TAKEN, SLOTS_UNSETTLED, SLOTS_WAITING, STORE_UP,
-    WAIT_SECONDS, WAITING, is_started,
+    WAIT_SECONDS, WAITING,
+    gauges::{Gauges, Value},
+    handles::{self, End, Handles},
+    is_started,
 };
 
 /// A logical request on its way. Dropped before its end, it was cancelled.
@@ -33,7 +34,7 @@ impl Request {
     pub(crate) fn begins(method: impl FnOnce() -> &'static str, now: Instant) -> Self {
         let measured = is_started().then(|| {
             aside(|| {
-                gauge!(IN_FLIGHT).increment(1);
+                handles::with(now, |handles| in_flight(handles).increment(1));
                 Measured {
                     method: method(),
                     started: now,
@@ -45,24 +46,46 @@ impl Request {
 
     /// An attempt that was sent at `sent` ended.
     #[inline]
-    pub(crate) fn attempt_ended(&self, end: Result<StatusCode, &'static str>, sent: Instant) {
+    pub(crate) fn attempt_ended(&self, end: End, sent: Instant) {
         if let Some(Measured { method, .. }) = self.measured {
             aside(|| {
-                counter!(ATTEMPTS, "method" => method, "result" => result(end)).increment(1);
-                let took = Instant::now().saturating_duration_since(sent);
-                histogram!(ATTEMPT_SECONDS, "method" => method).record(took);
+                let now = Instant::now();
+                let register = |(method, end)| {
+                    (
+                        counter!(ATTEMPTS, "method" => method, "result" => label(end)),
+                        histogram!(ATTEMPT_SECONDS, "method" => method),
+                    )
+                };
+                handles::with(now, |handles| {
+                    let labels = (method, bounded(end));
+                    handles.attempts.with(labels, register, |(ended, seconds)| {
+                        ended.increment(1);
+                        seconds.record(now.saturating_duration_since(sent));
+                    });
+                });
             });
         }
     }
 
     #[inline]
-    pub(crate) fn ended(&mut self, end: Result<StatusCode, &'static str>) {
+    pub(crate) fn ended(&mut self, end: End) {
         if let Some(Measured { method, started }) = self.measured.take() {
             aside(|| {
-                counter!(REQUESTS, "method" => method, "result" => result(end)).increment(1);
-                let took = Instant::now().saturating_duration_since(started);
-                histogram!(REQUEST_SECONDS, "method" => method).record(took);
-                gauge!(IN_FLIGHT).decrement(1);
+                let now = Instant::now();
+                let register = |(method, end)| {
+                    (
+                        counter!(REQUESTS, "method" => method, "result" => label(end)),
+                        histogram!(REQUEST_SECONDS, "method" => method),
+                    )
+                };
+                handles::with(now, |handles| {
+                    let labels = (method, bounded(end));
+                    handles.requests.with(labels, register, |(ended, seconds)| {
+                        ended.increment(1);
+                        seconds.record(now.saturating_duration_since(started));
+                    });
+                    in_flight(handles).decrement(1);
+                });
             });
         }
     }
@@ -82,18 +105,29 @@ fn aside<T>(record: impl FnOnce() -> T) -> T {
     record()
 }
 
+fn in_flight(handles: &mut Handles) -> &Gauge {
+    handles.in_flight.get_or_insert_with(|| gauge!(IN_FLIGHT))
+}
+
 /// A status that is registered, the class of any other, or the kind of an error: a server can't make up new ones.
-fn result(end: Result<StatusCode, &'static str>) -> Cow<'static, str> {
+fn bounded(end: End) -> End {
+    let status = end?;
+    if status.canonical_reason().is_some() {
+        return Ok(status);
+    }
+    Err(match status.as_u16() {
+        100..=199 => "1xx",
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        500..=599 => "5xx",
+        _ => "other",
+    })
+}
+
+fn label(end: End) -> Cow<'static, str> {
     match end {
-        Ok(status) if status.canonical_reason().is_some() => status.as_str().to_owned().into(),
-        Ok(status) => match status.as_u16() {
-            100..=199 => "1xx".into(),
-            200..=299 => "2xx".into(),
-            300..=399 => "3xx".into(),
-            400..=499 => "4xx".into(),
-            500..=599 => "5xx".into(),
-            _ => "other".into(),
-        },
+        Ok(status) => status.as_str().to_owned().into(),
         Err(kind) => kind.into(),
     }
 }
@@ -117,30 +151,32 @@ pub(crate) fn given_up(reason: &'static str) {
     }
 }
 
-/// `left` is asked again until it stands still, since another thread may set an older number later.
 #[inline]
 pub(crate) fn quota(left: impl Fn() -> u32, capacity: u32) {
     if is_started() {
         aside(|| {
-            gauge!(QUOTA_CAPACITY).set(capacity);
-            let mut now = left();
-            loop {
-                gauge!(QUOTA_LEFT).set(now);
-                let before = now;
-                now = left();
-                if now == before {
-                    return;
-                }
-            }
+            QUOTA.set(|| {
+                let values = [capacity, left()].map(|value| Value::Is(value.into()));
+                (Instant::now(), values)
+            });
         });
     }
 }
 
+static QUOTA: Gauges<2> = Gauges::new([
+    Key::from_static_name(QUOTA_CAPACITY),
+    Key::from_static_name(QUOTA_LEFT),
+]);
+
 #[inline]
-pub(crate) fn key_created() {
+pub(crate) fn key_created(now: Instant) {
     if is_started() {
         aside(|| {
-            counter!(KEYS_CREATED).increment(1);
+            handles::with(now, |handles| {
+                let created = &mut handles.keys_created;
+                let created = created.get_or_insert_with(|| counter!(KEYS_CREATED));
+                created.increment(1);
+            });
         });
     }
 }
@@ -160,32 +196,49 @@ pub(crate) struct Limiter {
     pub(crate) store_is_up: Option<bool>,
 }
 
-impl Limiter {
-    pub(crate) fn publish(self) {
-        gauge!(LIMIT).set(self.limit);
-        gauge!(REMAINING).set(self.remaining);
-        if let Some(remaining) = self.server_remaining {
-            gauge!(SERVER_REMAINING).set(remaining);
-        }
-        gauge!(RATE_IN_FLIGHT).set(self.in_flight);
-        gauge!(WAITING).set(count(self.waiting));
-        let paused_until = gauge!(PAUSED_UNTIL);
-        match self.paused_until {
-            Some(until) => paused_until.set(until),
-            // It is there from the begin, and stays at the last one's end.
-            None => paused_until.increment(0),
-        }
-        if let Some(is_up) = self.store_is_up {
-            gauge!(STORE_UP).set(u8::from(is_up));
-        }
-    }
+/// Sets the gauges to what `look` sees.
+pub(crate) fn limiter(look: impl FnOnce() -> (Instant, Limiter)) {
+    LIMITER.set(|| {
+        let (now, seen) = look();
+        let known = |value: Option<f64>| value.map_or(Value::Unknown, Value::Is);
+        let paused_until = seen.paused_until.map(|until| until.as_secs_f64());
+        let values = [
+            Value::Is(seen.limit.into()),
+            Value::Is(seen.remaining.into()),
+            known(seen.server_remaining.map(f64::from)),
+            Value::Is(seen.in_flight.into()),
+            count(seen.waiting),
+            // At the end of the last one.
+            paused_until.map_or(Value::Stays, Value::Is),
+            known(seen.store_is_up.map(f64::from)),
+        ];
+        (now, values)
+    });
 }
 
-/// An attempt took its token. `rule` is what held it, `None` where it need not wait.
+static LIMITER: Gauges<7> = Gauges::new([
+    Key::from_static_name(LIMIT),
+    Key::from_static_name(REMAINING),
+    Key::from_static_name(SERVER_REMAINING),
+    Key::from_static_name(RATE_IN_FLIGHT),
+    Key::from_static_name(WAITING),
+    Key::from_static_name(PAUSED_UNTIL),
+    Key::from_static_name(STORE_UP),
+]);
+
+/// An attempt took its token at `now`. `rule` is what held it, `None` where it need not wait.
 #[inline]
-pub(crate) fn waited(rule: Option<&'static str>, wait: Duration) {
+pub(crate) fn waited(rule: Option<&'static str>, wait: Duration, now: Instant) {
     if is_started() {
-        aside(|| histogram!(WAIT_SECONDS, "rule" => rule.unwrap_or("none")).record(wait));
+        aside(|| {
+            let register = |rule| histogram!(WAIT_SECONDS, "rule" => rule);
+            handles::with(now, |handles| {
+                let rule = rule.unwrap_or("none");
+                handles
+                    .waits
+                    .with(rule, register, |waits| waits.record(wait));
+            });
+        });
     }
 }
 
@@ -235,20 +288,36 @@ pub(crate) struct TaskSlots {
     pub(crate) waiting: usize,
 }
 
-impl TaskSlots {
-    pub(crate) fn publish(self) {
-        gauge!(SLOT_CAPACITY).set(self.capacity);
-        gauge!(SLOTS_TAKEN).set(count(self.taken));
-        gauge!(SLOTS_UNSETTLED).set(count(self.unsettled));
-        gauge!(SLOTS_WAITING).set(count(self.waiting));
-    }
+/// Sets the gauges to what `look` sees.
+pub(crate) fn task_slots(look: impl FnOnce() -> TaskSlots) {
+    TASK_SLOTS.set(|| {
+        let seen = look();
+        let values = [
+            Value::Is(seen.capacity.into()),
+            count(seen.taken),
+            count(seen.unsettled),
+            count(seen.waiting),
+        ];
+        (Instant::now(), values)
+    });
 }
+
+static TASK_SLOTS: Gauges<4> = Gauges::new([
+    Key::from_static_name(SLOT_CAPACITY),
+    Key::from_static_name(SLOTS_TAKEN),
+    Key::from_static_name(SLOTS_UNSETTLED),
+    Key::from_static_name(SLOTS_WAITING),
+]);
 
 #[inline]
 pub(crate) fn slot_waited(wait: Duration) {
     if is_started() {
         aside(|| {
-            histogram!(SLOT_WAIT_SECONDS).record(wait);
+            handles::with(Instant::now(), |handles| {
+                let waits = &mut handles.slot_waits;
+                let waits = waits.get_or_insert_with(|| histogram!(SLOT_WAIT_SECONDS));
+                waits.record(wait);
+            });
         });
     }
 }
@@ -262,6 +331,6 @@ pub(crate) fn slot_rejected() {
     }
 }
 
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
+fn count(number: usize) -> Value {
+    Value::Is(u32::try_from(number).unwrap_or(u32::MAX).into())
 }

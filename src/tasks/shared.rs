@@ -19,9 +19,6 @@ use crate::{idempotency_key::IdempotencyKey, store::Outage};
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// Held by the one that sets the gauges, so that the last to do so sets the newest.
-    #[cfg(feature = "metrics")]
-    publishing: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -56,8 +53,6 @@ impl Shared {
                 sharing: None,
                 outage: Outage::default(),
             }),
-            #[cfg(feature = "metrics")]
-            publishing: Mutex::default(),
         }
     }
 
@@ -107,18 +102,15 @@ impl Shared {
     #[cfg(feature = "metrics")]
     #[cold]
     fn set_gauges(&self) {
-        let _turn = self
-            .publishing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let now = self.lock().snapshot();
-        let gauges = crate::metrics::TaskSlots {
-            capacity: now.capacity,
-            taken: now.running,
-            unsettled: now.unsettled,
-            waiting: now.waiting,
-        };
-        gauges.publish();
+        crate::metrics::task_slots(|| {
+            let now = self.lock().snapshot();
+            crate::metrics::TaskSlots {
+                capacity: now.capacity,
+                taken: now.running,
+                unsettled: now.unsettled,
+                waiting: now.waiting,
+            }
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -100,7 +100,8 @@ where
     Ok(id.ok_or("a task without an id")?.to_owned())
 }
 
-/// 16 requests a second, of the 20 that the plan allows.
-const GAP: Duration = Duration::from_micros(62_500);
+/// Requests a second, of the 20 that the plan allows.
+pub(crate) const RATE: u64 = 16;
+const GAP: Duration = Duration::from_micros(1_000_000 / RATE);
 /// Requests under way at once, the queue included.
 const MOST: usize = 400;

@@ -5,9 +5,14 @@ use std::{collections::HashSet, fmt};
 use http::Method;
 use tower_ploton::mock::Counts;
 
-use crate::{load::Answered, weather::Weather};
+use crate::{
+    load::{Answered, RATE},
+    weather::Weather,
+};
 
 pub(crate) struct Summary {
+    /// Requests a second that the plan allows.
+    plan: u64,
     submitted: u64,
     told: usize,
     failed: u64,
@@ -31,6 +36,7 @@ impl Summary {
             .filter(|attempt| attempt.method == Method::POST);
         let created: HashSet<String> = fake.tasks().into_iter().map(|task| task.id).collect();
         Self {
+            plan: weather.plan_a_second(),
             submitted: answered.submitted,
             told: answered.tasks.len(),
             failed: answered.failed,
@@ -57,6 +63,11 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (plan, spare) = (self.plan, self.plan.saturating_sub(RATE));
+        writeln!(
+            f,
+            "Who waits in the last calm waits behind what the bad spells left: of the plan's {plan} requests a second the load takes {RATE}, and {spare} are for the queue.\n",
+        )?;
         let lines = [
             ("tasks.submitted", self.submitted.to_string()),
             ("tasks.created", self.counts.created.to_string()),

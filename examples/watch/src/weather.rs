@@ -65,6 +65,10 @@ impl Weather {
         &self.fake
     }
 
+    pub(crate) fn plan_a_second(&self) -> u64 {
+        u64::from(self.plan.get()) / self.window.as_secs().max(1)
+    }
+
     pub(crate) fn spell(&self) -> Spell {
         let elapsed = Instant::now().saturating_duration_since(self.start);
         let share = elapsed.as_secs_f64() / self.lasts.as_secs_f64();

@@ -1,0 +1,32 @@
+//! Over TLS, by reqwest.
+
+use http::Version;
+use tower::service_fn;
+use tower_ploton_sdks::{Once, Server, Tls, bearer, every_fault, stack};
+
+use super::{OpenAIError, ask, echo, through};
+
+#[tokio::test]
+async fn a_question_is_asked_once_through_every_fault_over_tls() {
+    let tls = Tls::new();
+    for (protocol, version) in [("h2", Version::HTTP_2), ("http/1.1", Version::HTTP_11)] {
+        let once = Once::new(service_fn(echo));
+        let server = Server::start_tls(once.clone(), &tls, &[protocol]).await;
+        server.fail(every_fault());
+        ask(&through(stack(&server), &server, &tls)).await.unwrap();
+        server.assert_one_request(4);
+        assert_eq!(server.seen()[3].version, version);
+        assert_eq!(server.credentials(), bearer().as_slice());
+        assert_eq!(once.done(), 1);
+    }
+}
+
+/// Nothing is sent, and nothing is tried again.
+#[tokio::test]
+async fn a_server_that_is_not_trusted_gets_nothing() {
+    let server = Server::start_tls(service_fn(echo), &Tls::new(), &["h2"]).await;
+    let error = ask(&through(stack(&server), &server, &Tls::new())).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, OpenAIError::Boxed(_)), "{error:?}");
+    assert_eq!((server.seen().len(), server.connections()), (0, 1));
+}

@@ -65,17 +65,21 @@ async fn a_task_is_created_once_through_every_fault() {
 
 #[tokio::test]
 async fn a_task_is_created_once_through_every_fault_over_tls() {
-    let tls = Tls::new();
-    for (protocol, version) in [("h2", Version::HTTP_2), ("http/1.1", Version::HTTP_11)] {
-        let fake = FakePloton::new();
-        let server = Server::start_tls(fake.clone(), &tls, &[protocol]).await;
-        server.fail(every_fault());
-        let octocrab = client_that_trusts(&tls, &server, &server);
-        create(&octocrab).await.unwrap();
-        assert_eq!(fake.tasks()[0].prompt, "one", "the body was whole");
-        assert_created_once(&server, &fake);
-        assert!(server.seen().iter().all(|seen| seen.version == version));
-    }
+    tokio::join!(
+        creates_once("h2", Version::HTTP_2),
+        creates_once("http/1.1", Version::HTTP_11),
+    );
+}
+
+async fn creates_once(protocol: &str, version: Version) {
+    let (tls, fake) = (Tls::new(), FakePloton::new());
+    let server = Server::start_tls(fake.clone(), &tls, &[protocol]).await;
+    server.fail(every_fault());
+    let octocrab = client_that_trusts(&tls, &server, &server);
+    create(&octocrab).await.unwrap();
+    assert_eq!(fake.tasks()[0].prompt, "one", "the body was whole");
+    assert_created_once(&server, &fake);
+    assert!(server.seen().iter().all(|seen| seen.version == version));
 }
 
 /// Nothing is sent, and nothing is tried again.

@@ -97,18 +97,20 @@ async fn events_that_break_off_are_the_callers() {
 
 #[tokio::test]
 async fn events_go_on_after_the_time_for_their_head_and_are_no_longer_in_flight() {
+    tokio::join!(go_on("h2"), go_on("http/1.1"));
+}
+
+async fn go_on(protocol: &str) {
     let tls = Tls::new();
-    for protocol in ["h2", "http/1.1"] {
-        let service = service_fn(|request| answer(request, LATER));
-        let server = Server::start_tls(service, &tls, &[protocol]).await;
-        let stack = timed(&server);
-        let limits = stack.rate_limit_handle();
-        let mut events = ask(&through(stack, &server, &tls)).await.unwrap();
-        assert_next(&mut events, "first").await;
-        assert_eq!(limits.snapshot().in_flight, 0);
-        assert_next(&mut events, "second").await;
-        assert!(events.next().await.is_none());
-    }
+    let service = service_fn(|request| answer(request, LATER));
+    let server = Server::start_tls(service, &tls, &[protocol]).await;
+    let stack = timed(&server);
+    let limits = stack.rate_limit_handle();
+    let mut events = ask(&through(stack, &server, &tls)).await.unwrap();
+    assert_next(&mut events, "first").await;
+    assert_eq!(limits.snapshot().in_flight, 0);
+    assert_next(&mut events, "second").await;
+    assert!(events.next().await.is_none());
 }
 
 /// After a pause one request goes ahead alone, until its answer's head is there.

@@ -21,7 +21,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
 };
 use tower::service_fn;
-use tower_ploton_sdks::{Fault, LATER, Server, Tls, bearer, key, timed};
+use tower_ploton_sdks::{Fault, LATER, Server, Tls, bearer, key, stack, timed};
 
 use super::{client, config_that_trusts, snippet, watch::through};
 
@@ -158,7 +158,7 @@ async fn what_is_said_instead_of_an_upgrade_comes_through() {
 #[tokio::test]
 async fn a_command_that_breaks_off_is_the_callers() {
     let server = Server::start(service_fn(pod)).await;
-    let mut process = run(through(&timed(&server), &server)).await.unwrap();
+    let mut process = run(through(&stack(&server), &server)).await.unwrap();
     let mut stdin = process.stdin().unwrap();
     stdin.write_all(b"die").await.unwrap();
     process.join().await.unwrap_err();
@@ -170,7 +170,7 @@ async fn a_command_that_breaks_off_is_the_callers() {
 async fn a_command_is_run_twice_by_whoever_does_not_send_upgrades_once() {
     let server = Server::start(service_fn(pod)).await;
     server.fail([Fault::CutAfter]);
-    let process = run(through(&timed(&server), &server)).await.unwrap();
+    let process = run(through(&stack(&server), &server)).await.unwrap();
     assert_says(process, "one").await;
     assert_eq!(server.seen().len(), 2);
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
 use tower::{ServiceBuilder, service_fn};
 use tower_ploton::{PlotonReplay, PlotonStack, retry::AttemptsFailed};
-use tower_ploton_sdks::{Fault, LATER, SOON, Server, every_fault, slowly, timed};
+use tower_ploton_sdks::{Fault, LATER, SOON, Server, every_fault, slowly, stack, timed};
 
 use super::{bulk, client, config, config_maps};
 
@@ -111,7 +111,7 @@ async fn a_watch_goes_on_after_the_time_for_its_head_and_is_no_longer_in_flight(
 #[tokio::test]
 async fn an_open_watch_holds_back_nobody() {
     let server = start(Duration::MAX).await;
-    let stack = timed(&server);
+    let stack = stack(&server);
     let client = through(&stack, &server);
     let pause = Duration::from_millis(20);
     stack

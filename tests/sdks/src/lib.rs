@@ -27,7 +27,7 @@ pub use self::{
     faults::{Answer, Fault, Faults, Faulty, Seen},
     once::Once,
     server::Server,
-    slow::{DEADLINE, LATER, SOON, TIMEOUT, slowly, timed},
+    slow::{DEADLINE, FREE, LATER, SOON, TIMEOUT, slowly, timed},
     tls::Tls,
 };
 

@@ -23,6 +23,9 @@ pub const DEADLINE: Duration = Duration::from_millis(1_200);
 /// Later than either.
 pub const LATER: Duration = Duration::from_millis(1_500);
 
+/// Sooner than the limiter gives up an answer that does not come, whatever the machine does.
+pub const FREE: Duration = Duration::from_secs(5);
+
 /// The stack, for the origin of `server`, with little time until an answer's head.
 pub fn timed(server: &Server) -> PlotonStack {
     stack(server)

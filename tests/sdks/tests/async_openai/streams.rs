@@ -14,7 +14,7 @@ use tokio_stream::StreamExt;
 use tower::service_fn;
 use tower_ploton::retry::AttemptsFailed;
 use tower_ploton_sdks::{
-    Answer, Fault, LATER, Once, SOON, Server, Tls, bearer, every_fault, slowly, stack, timed,
+    Answer, FREE, Fault, LATER, Once, SOON, Server, Tls, bearer, every_fault, slowly, stack, timed,
 };
 
 use super::{client, question, through};
@@ -123,7 +123,8 @@ async fn open_events_hold_back_nobody() {
     limits.pause_until(Instant::now() + Duration::from_millis(20));
     let mut ahead = ask(&client).await.unwrap();
     assert_next(&mut ahead, "first").await;
-    let mut next = ask(&client).await.unwrap();
+    let next = tokio::time::timeout(FREE, ask(&client)).await.unwrap();
+    let mut next = next.unwrap();
     assert_next(&mut next, "first").await;
     assert_eq!(server.seen().len(), 2);
 }

@@ -9,7 +9,7 @@ use tonic::{Request, Status, Streaming, body::Body, client::Grpc, transport::End
 use tower::{BoxError, Service, ServiceBuilder, service_fn};
 use tower_ploton::{PlotonReplay, PlotonStack, retry::AttemptsFailed};
 use tower_ploton_sdks::{
-    Fault, LATER, Once, SOON, Server, TIMEOUT, bearer, every_fault, key, stack, timed,
+    FREE, Fault, LATER, Once, SOON, Server, TIMEOUT, bearer, every_fault, key, stack, timed,
 };
 
 use super::{TAIL, TALK, Text, endpoint, serve, snippet, unary};
@@ -167,7 +167,8 @@ async fn an_open_call_holds_back_nobody() {
         .rate_limit_handle()
         .pause_until(Instant::now() + pause);
     let mut ahead = Talk::begin(&mut grpc, "one").await.unwrap();
-    assert_eq!(unary(&mut grpc, "two").await.unwrap(), "created two");
+    let next = tokio::time::timeout(FREE, unary(&mut grpc, "two"));
+    assert_eq!(next.await.unwrap().unwrap(), "created two");
     ahead.says("three").await;
     ahead.ends().await;
 }

@@ -23,8 +23,8 @@ pub const DEADLINE: Duration = Duration::from_millis(1_200);
 /// Later than either.
 pub const LATER: Duration = Duration::from_millis(1_500);
 
-/// Sooner than the limiter gives up an answer that does not come, whatever the machine does.
-pub const FREE: Duration = Duration::from_secs(5);
+/// Sooner than the limiter lets others go beside a first request whose answer does not come, which is 2 s.
+pub const FREE: Duration = Duration::from_millis(1_500);
 
 /// The stack, for the origin of `server`, with little time until an answer's head.
 pub fn timed(server: &Server) -> PlotonStack {

@@ -9,12 +9,11 @@ use http::{Request, Response, header::CONTENT_TYPE};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tower::service_fn;
 use tower_ploton::retry::AttemptsFailed;
 use tower_ploton_sdks::{
-    Answer, FREE, Fault, LATER, Once, SOON, Server, Tls, bearer, every_fault, slowly, stack, timed,
+    Answer, FREE, Fault, LATER, Once, SOON, Server, Tls, bearer, every_fault, slowly, timed,
 };
 
 use super::{client, question, through};
@@ -113,14 +112,11 @@ async fn go_on(protocol: &str) {
     assert!(events.next().await.is_none());
 }
 
-/// After a pause one request goes ahead alone, until its answer's head is there.
+/// The first request of all goes ahead alone, until its answer's head is there.
 #[tokio::test]
 async fn open_events_hold_back_nobody() {
     let server = start(Duration::MAX).await;
-    let stack = stack(&server);
-    let limits = stack.rate_limit_handle();
-    let client = through(stack, &server, &Tls::new());
-    limits.pause_until(Instant::now() + Duration::from_millis(20));
+    let client = client(&server, &server);
     let mut ahead = ask(&client).await.unwrap();
     assert_next(&mut ahead, "first").await;
     let next = tokio::time::timeout(FREE, ask(&client)).await.unwrap();

@@ -3,13 +3,13 @@
 use std::{fmt::Debug, time::Duration};
 
 use http::uri::PathAndQuery;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming, body::Body, client::Grpc, transport::Endpoint};
 use tower::{BoxError, Service, ServiceBuilder, service_fn};
 use tower_ploton::{PlotonReplay, PlotonStack, retry::AttemptsFailed};
 use tower_ploton_sdks::{
-    FREE, Fault, LATER, Once, SOON, Server, TIMEOUT, bearer, every_fault, key, stack, timed,
+    FREE, Fault, LATER, Once, SOON, Server, TIMEOUT, bearer, every_fault, key, timed,
 };
 
 use super::{TAIL, TALK, Text, endpoint, serve, snippet, unary};
@@ -156,16 +156,11 @@ async fn streams_go_on_after_the_time_for_their_head_and_are_no_longer_in_flight
     talk.ends().await;
 }
 
-/// After a pause one request goes ahead alone, until its answer's head is there.
+/// The first request of all goes ahead alone, until its answer's head is there.
 #[tokio::test]
 async fn an_open_call_holds_back_nobody() {
     let server = Server::start(service_fn(serve)).await;
-    let stack = stack(&server);
-    let mut grpc = through(&stack, &endpoint(&server));
-    let pause = Duration::from_millis(20);
-    stack
-        .rate_limit_handle()
-        .pause_until(Instant::now() + pause);
+    let mut grpc = snippet::client(endpoint(&server), server.origin(), key());
     let mut ahead = Talk::begin(&mut grpc, "one").await.unwrap();
     let next = tokio::time::timeout(FREE, unary(&mut grpc, "two"));
     assert_eq!(next.await.unwrap().unwrap(), "created two");

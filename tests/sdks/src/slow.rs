@@ -15,13 +15,13 @@ use crate::{Answer, Server, stack};
 pub const SOON: Duration = Duration::ZERO;
 
 /// How long an attempt of [`timed`] may take until its answer's head.
-pub const TIMEOUT: Duration = Duration::from_millis(1_000);
+pub const TIMEOUT: Duration = Duration::from_millis(600);
 
 /// How long all of them may take.
-pub const DEADLINE: Duration = Duration::from_millis(1_200);
+pub const DEADLINE: Duration = Duration::from_millis(800);
 
 /// Later than either.
-pub const LATER: Duration = Duration::from_millis(1_500);
+pub const LATER: Duration = Duration::from_millis(1_000);
 
 /// Sooner than the limiter lets others go beside a first request whose answer does not come, which is 2 s.
 pub const FREE: Duration = Duration::from_millis(1_500);

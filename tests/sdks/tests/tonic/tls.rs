@@ -5,7 +5,7 @@ use std::error::Error;
 use tonic::transport::{ClientTlsConfig, Endpoint};
 use tower::service_fn;
 use tower_ploton::retry::AttemptsFailed;
-use tower_ploton_sdks::{Once, SOON, Server, Tls, bearer, every_fault, key};
+use tower_ploton_sdks::{Fault, Once, SOON, Server, Tls, bearer, key};
 
 use super::{endpoint, serve, snippet, streams::tail, unary};
 
@@ -15,13 +15,13 @@ fn trusting(tls: &Tls, server: &Server) -> Endpoint {
 }
 
 #[tokio::test]
-async fn calls_are_done_once_through_every_fault_over_tls() {
+async fn calls_are_done_once_through_faults_over_tls() {
     let (tls, once) = (Tls::new(), Once::new(service_fn(serve)));
     let server = Server::start_tls(once.clone(), &tls, &["h2"]).await;
     let mut grpc = snippet::client(trusting(&tls, &server), server.origin(), key());
-    server.fail(every_fault());
+    server.fail([Fault::Status(500), Fault::CutAfter]);
     assert_eq!(unary(&mut grpc, "one").await.unwrap(), "created one");
-    server.assert_one_request(4);
+    server.assert_one_request(3);
 
     let mut said = tail(&mut grpc, SOON).await.unwrap();
     assert_eq!(said.message().await.unwrap().unwrap(), "first");

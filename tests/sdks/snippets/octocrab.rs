@@ -1,7 +1,11 @@
 use {
     http::Uri,
     http_body::Body,
-    hyper_util::{client::legacy::Client, rt::TokioExecutor},
+    hyper_rustls::HttpsConnector,
+    hyper_util::{
+        client::legacy::{Client, connect::HttpConnector},
+        rt::TokioExecutor,
+    },
     octocrab::{
         AuthState, OctoBody, Octocrab, OctocrabBuilder, service::middleware::base_uri::BaseUriLayer,
     },
@@ -11,13 +15,18 @@ use {
 };
 
 /// octocrab's client, over the layers: the innermost first.
-pub fn client(base: Uri, origin: &Origin, key: ApiKey) -> Octocrab {
+pub fn client(
+    https: HttpsConnector<HttpConnector>,
+    base: Uri,
+    origin: &Origin,
+    key: ApiKey,
+) -> Octocrab {
     // Clones of an `OctoBody` share one body: the retry layer's own way would send it once, and then nothing.
     let retry = PlotonRetry::new().clone_body_with(|body: &OctoBody| {
         let empty = body.is_end_stream().then(OctoBody::empty);
         body.try_clone().or(empty)
     });
-    let http = Client::builder(TokioExecutor::new()).build_http::<OctoBody>(); // or an HTTPS connector
+    let http = Client::builder(TokioExecutor::new()).build::<_, OctoBody>(https);
     let Ok(octocrab) = OctocrabBuilder::new_empty()
         .with_service(http)
         .with_layer(&PlotonAuth::new(key).origin(origin.clone()))

@@ -30,6 +30,8 @@ pub enum Fault {
     },
     /// Answers with this status; nothing is done.
     Status(u16),
+    /// Answers with this status before the request's body is read; nothing is done.
+    Unread(u16),
     /// Sends the client elsewhere; nothing is done.
     Redirect {
         /// 302, 307 or another.
@@ -192,6 +194,9 @@ where
                 answer(request, response)
             }
             Fault::Status(status) => answer(request, Response::builder().status(status)),
+            Fault::Unread(status) => {
+                Box::pin(future::ready(empty(Response::builder().status(status))))
+            }
             Fault::Redirect { status, to } => {
                 let response = Response::builder()
                     .status(status)
@@ -213,9 +218,13 @@ where
 {
     Box::pin(async move {
         let _ = request.into_body().collect().await;
-        let empty = Empty::new().map_err(|never| match never {});
-        Ok(response.body(empty.boxed_unsync())?)
+        empty(response)
     })
+}
+
+fn empty(response: http::response::Builder) -> Result<Response<Answer>, BoxError> {
+    let empty = Empty::new().map_err(|never| match never {});
+    Ok(response.body(empty.boxed_unsync())?)
 }
 
 fn cut() -> BoxError {

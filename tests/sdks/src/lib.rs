@@ -12,6 +12,7 @@
 mod faults;
 mod once;
 mod server;
+mod slow;
 mod tls;
 
 use std::num::NonZeroU32;
@@ -26,6 +27,7 @@ pub use self::{
     faults::{Answer, Fault, Faults, Faulty, Seen},
     once::Once,
     server::Server,
+    slow::{DEADLINE, FREE, LATER, SOON, TIMEOUT, slowly, timed},
     tls::Tls,
 };
 

@@ -33,11 +33,13 @@ use tower_ploton::Origin;
 use crate::{Fault, Faults, Seen, Tls};
 
 /// Any service behind [`Faults`] on a loopback port, for HTTP/1.1 and HTTP/2, in the clear or over TLS. An error of the
-/// service cuts the connection it came by. Dropping the server closes the port and all connections.
+/// service cuts the connection it came by. Dropping the server closes the port and all connections but those that it
+/// upgraded.
 pub struct Server {
     url: String,
     faults: Faults,
     connections: Arc<AtomicUsize>,
+    cuts: Arc<Notify>,
     accepting: AbortHandle,
 }
 
@@ -85,6 +87,8 @@ impl Server {
         let service = faults.layer(service);
         let connections = Arc::new(AtomicUsize::new(0));
         let count = connections.clone();
+        let cuts = Arc::new(Notify::new());
+        let cut = cuts.clone();
         let accepting = tokio::spawn(async move {
             let mut open = JoinSet::new(); // dropped with this task, and every connection with it
             loop {
@@ -95,15 +99,22 @@ impl Server {
                 };
                 count.fetch_add(1, Ordering::SeqCst);
                 let (service, tls) = (service.clone(), tls.clone());
+                let cut = cut.clone().notified_owned();
                 open.spawn(async move {
                     let _ = stream.set_nodelay(true);
-                    match tls {
-                        None => connection(stream, service).await,
-                        Some(tls) => {
-                            if let Ok(stream) = tls.accept(stream).await {
-                                connection(stream, service).await;
+                    let serving = async {
+                        match tls {
+                            None => connection(stream, service).await,
+                            Some(tls) => {
+                                if let Ok(stream) = tls.accept(stream).await {
+                                    connection(stream, service).await;
+                                }
                             }
                         }
+                    };
+                    tokio::select! {
+                        () = serving => {}
+                        () = cut => {}
                     }
                 });
             }
@@ -112,6 +123,7 @@ impl Server {
             url,
             faults,
             connections,
+            cuts,
             accepting: accepting.abort_handle(),
         }
     }
@@ -138,6 +150,11 @@ impl Server {
     /// Lets the next attempts suffer `faults`, one after the other.
     pub fn fail(&self, faults: impl IntoIterator<Item = Fault>) {
         self.faults.then(faults);
+    }
+
+    /// Cuts all connections that are open, whatever is on its way there, and goes on accepting.
+    pub fn cut_connections(&self) {
+        self.cuts.notify_waiters();
     }
 
     /// Every attempt so far, in the order of arrival.
@@ -220,7 +237,7 @@ where
         }
     });
     let builder = Builder::new(TokioExecutor::new());
-    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     tokio::select! {
         biased;
         _ = serving.as_mut() => {}

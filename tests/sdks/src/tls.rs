@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio_rustls::rustls::{
-    ClientConfig, RootCertStore, ServerConfig, crypto::ring, pki_types::PrivateKeyDer,
+    ClientConfig, RootCertStore, ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer},
 };
 
 /// A certificate authority of a test's own.
@@ -40,15 +42,27 @@ impl Tls {
         config
     }
 
+    /// Its own certificate, for clients that ask whom they trust.
+    #[must_use]
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        self.0.der()
+    }
+
+    /// This authority alone.
+    #[must_use]
+    pub fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate().clone()).unwrap();
+        roots
+    }
+
     /// What a client needs that trusts this authority alone. It names no protocols.
     #[must_use]
     pub fn client(&self) -> ClientConfig {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.0.der().clone()).unwrap();
         ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_root_certificates(roots)
+            .with_root_certificates(self.roots())
             .with_no_client_auth()
     }
 }

@@ -10,6 +10,10 @@
 #[allow(unreachable_pub, reason = "as its user would write it")]
 #[path = "../snippets/async_openai.rs"]
 mod snippet;
+#[path = "async_openai/streams.rs"]
+mod streams;
+#[path = "async_openai/tls.rs"]
+mod tls;
 
 use std::convert::Infallible;
 
@@ -20,7 +24,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tower::service_fn;
-use tower_ploton::retry::AttemptsFailed;
+use tower_ploton::{PlotonStack, retry::AttemptsFailed};
 use tower_ploton_sdks::{Fault, Once, Server, Tls, bearer, every_fault, stack};
 
 /// Answers with what was asked.
@@ -31,16 +35,26 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infal
 
 /// A client of `server`, with the layers for `of`.
 fn client(server: &Server, of: &Server) -> Client<OpenAIConfig> {
+    through(stack(of), server, &Tls::new())
+}
+
+/// A client of `server` that trusts `tls`, through `stack`.
+fn through(stack: PlotonStack, server: &Server, tls: &Tls) -> Client<OpenAIConfig> {
     let config = OpenAIConfig::new()
         .with_api_base(format!("{}/v1", server.url()))
         .with_api_key("sk-not-ours");
-    let http = reqwest::Client::builder().tls_backend_preconfigured(Tls::new().client());
-    snippet::client(http.no_proxy().build().unwrap(), config, stack(of))
+    let mut trusting = tls.client();
+    trusting.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let http = reqwest::Client::builder().tls_backend_preconfigured(trusting);
+    snippet::client(http.no_proxy().build().unwrap(), config, stack)
+}
+
+fn question() -> Value {
+    json!({ "model": "any", "messages": [{ "role": "user", "content": "one" }] })
 }
 
 async fn ask(client: &Client<OpenAIConfig>) -> Result<Value, OpenAIError> {
-    let question = json!({ "model": "any", "messages": [{ "role": "user", "content": "one" }] });
-    client.chat().create_byot(question).await
+    client.chat().create_byot(question()).await
 }
 
 #[tokio::test]

@@ -7,9 +7,15 @@
     reason = "a test fails by a panic"
 )]
 
+#[path = "kube/exec.rs"]
+mod exec;
 #[allow(unreachable_pub, reason = "as its user would write it")]
 #[path = "../snippets/kube.rs"]
 mod snippet;
+#[path = "kube/tls.rs"]
+mod tls;
+#[path = "kube/watch.rs"]
+mod watch;
 
 use std::{collections::BTreeMap, convert::Infallible};
 
@@ -25,7 +31,7 @@ use kube::{
 };
 use tower::{buffer::BufferLayer, service_fn};
 use tower_ploton::{PlotonAuth, PlotonRetry, retry::AttemptsFailed};
-use tower_ploton_sdks::{Fault, Once, Server, bearer, every_fault, key};
+use tower_ploton_sdks::{Fault, Once, Server, Tls, bearer, every_fault, key};
 
 /// The resource named `bulk`.
 fn bulk() -> ConfigMap {
@@ -49,8 +55,19 @@ async fn cluster(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, In
     Ok(Response::new(body.into()))
 }
 
+/// Of a cluster in the clear.
 fn config(server: &Server) -> Config {
-    Config::new(server.url().parse().unwrap())
+    config_that_trusts(&Tls::new(), server)
+}
+
+fn config_that_trusts(tls: &Tls, server: &Server) -> Config {
+    let mut config = Config::new(server.url().parse().unwrap());
+    config.root_cert = Some(vec![tls.certificate().to_vec()]);
+    config
+}
+
+fn client(server: &Server, of: &Server) -> Client {
+    snippet::client(&config(server), &of.origin(), key()).unwrap()
 }
 
 fn config_maps(client: Client) -> Api<ConfigMap> {
@@ -61,7 +78,7 @@ fn config_maps(client: Client) -> Api<ConfigMap> {
 async fn a_resource_is_created_once_through_every_fault() {
     let once = Once::new(service_fn(cluster));
     let server = Server::start(once.clone()).await;
-    let client = snippet::client(&config(&server), &server.origin(), key());
+    let client = client(&server, &server);
 
     server.fail(every_fault());
     let params = PostParams::default();
@@ -75,7 +92,7 @@ async fn a_resource_is_created_once_through_every_fault() {
 #[tokio::test]
 async fn what_is_read_has_no_idempotency_key_and_is_read_again() {
     let server = Server::start(service_fn(cluster)).await;
-    let client = snippet::client(&config(&server), &server.origin(), key());
+    let client = client(&server, &server);
     server.fail(every_fault());
     let read = config_maps(client).get("bulk").await.unwrap();
     assert_eq!(read, bulk());
@@ -88,7 +105,7 @@ async fn what_is_read_has_no_idempotency_key_and_is_read_again() {
 #[tokio::test]
 async fn attempts_are_ours_alone_and_end_in_the_servers_answer() {
     let server = Server::start(service_fn(cluster)).await;
-    let client = snippet::client(&config(&server), &server.origin(), key());
+    let client = client(&server, &server);
     server.fail(vec![Fault::Status(503); 20]);
     let error = config_maps(client).get("bulk").await.unwrap_err();
     assert!(matches!(error, kube::Error::Api(status) if status.code == 503));
@@ -98,7 +115,7 @@ async fn attempts_are_ours_alone_and_end_in_the_servers_answer() {
 #[tokio::test]
 async fn an_error_of_all_attempts_comes_through() {
     let server = Server::start(service_fn(cluster)).await;
-    let client = snippet::client(&config(&server), &server.origin(), key());
+    let client = client(&server, &server);
     server.fail(vec![Fault::CutBefore; 20]);
     let error = config_maps(client).get("bulk").await.unwrap_err();
     let kube::Error::Service(error) = error else {
@@ -120,7 +137,7 @@ async fn another_cluster_gets_no_key() {
         Server::start(service_fn(cluster)).await,
         Server::start(service_fn(cluster)).await,
     );
-    let client = snippet::client(&config(&other), &server.origin(), key());
+    let client = client(&other, &server);
     config_maps(client).get("bulk").await.unwrap();
     assert_eq!(other.seen().len(), 1);
     assert!(other.credentials().is_empty());

@@ -11,8 +11,13 @@
 #[path = "../snippets/octocrab.rs"]
 mod snippet;
 
+use http::Version;
 use http_body_util::BodyExt;
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use hyper_rustls::HttpsConnector;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use octocrab::{
     AuthState, OctoBody, Octocrab, OctocrabBuilder, service::middleware::base_uri::BaseUriLayer,
 };
@@ -22,15 +27,29 @@ use tower_ploton::{
     PlotonAuth, PlotonIdempotency, PlotonReplay, PlotonRetry, mock::FakePloton,
     retry::AttemptsFailed,
 };
-use tower_ploton_sdks::{Fault, Server, assert_created_once, every_fault, key};
+use tower_ploton_sdks::{Fault, Server, Tls, assert_created_once, every_fault, key};
 
 async fn create(octocrab: &Octocrab) -> octocrab::Result<Value> {
     let task = json!({ "prompt": "one" });
     octocrab.post("/v1/tasks", Some(&task)).await
 }
 
+/// A connector that trusts `tls`, speaks what the server prefers, and goes to servers in the clear too.
+fn https(tls: &Tls) -> HttpsConnector<HttpConnector> {
+    hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(tls.client())
+        .https_or_http()
+        .enable_all_versions()
+        .build()
+}
+
 fn client(server: &Server, of: &Server) -> Octocrab {
-    snippet::client(server.url().parse().unwrap(), &of.origin(), key())
+    client_that_trusts(&Tls::new(), server, of)
+}
+
+fn client_that_trusts(tls: &Tls, server: &Server, of: &Server) -> Octocrab {
+    let base = server.url().parse().unwrap();
+    snippet::client(https(tls), base, &of.origin(), key())
 }
 
 #[tokio::test]
@@ -42,6 +61,37 @@ async fn a_task_is_created_once_through_every_fault() {
     assert_eq!(created["id"], fake.tasks()[0].id);
     assert_eq!(fake.tasks()[0].prompt, "one", "the body was whole");
     assert_created_once(&server, &fake);
+}
+
+#[tokio::test]
+async fn a_task_is_created_once_through_every_fault_over_tls() {
+    tokio::join!(
+        creates_once("h2", Version::HTTP_2),
+        creates_once("http/1.1", Version::HTTP_11),
+    );
+}
+
+async fn creates_once(protocol: &str, version: Version) {
+    let (tls, fake) = (Tls::new(), FakePloton::new());
+    let server = Server::start_tls(fake.clone(), &tls, &[protocol]).await;
+    server.fail(every_fault());
+    let octocrab = client_that_trusts(&tls, &server, &server);
+    create(&octocrab).await.unwrap();
+    assert_eq!(fake.tasks()[0].prompt, "one", "the body was whole");
+    assert_created_once(&server, &fake);
+    assert!(server.seen().iter().all(|seen| seen.version == version));
+}
+
+/// Nothing is sent, and nothing is tried again.
+#[tokio::test]
+async fn a_server_that_is_not_trusted_gets_nothing() {
+    let server = Server::start_tls(FakePloton::new(), &Tls::new(), &["h2"]).await;
+    let error = create(&client(&server, &server)).await.unwrap_err();
+    assert!(
+        matches!(error, octocrab::Error::Service { .. }),
+        "{error:?}"
+    );
+    assert_eq!((server.seen().len(), server.connections()), (0, 1));
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! tonic: a channel beneath the layers, and a server of three methods.
+//! tonic: a channel beneath the layers, and a server of five methods.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -10,8 +10,12 @@
 #[allow(unreachable_pub, reason = "as its user would write it")]
 #[path = "../snippets/tonic.rs"]
 mod snippet;
+#[path = "tonic/streams.rs"]
+mod streams;
+#[path = "tonic/tls.rs"]
+mod tls;
 
-use std::{convert::Infallible, error::Error};
+use std::{convert::Infallible, error::Error, time::Duration};
 
 use bytes::{Buf, BufMut};
 use http::uri::PathAndQuery;
@@ -94,6 +98,26 @@ async fn watch(
     Ok(Response::new(tokio_stream::iter(said)))
 }
 
+/// Says one thing, and another after as many milliseconds as it is told; never without a number.
+async fn tail(
+    request: Request<String>,
+) -> Result<Response<impl Stream<Item = Result<String, Status>>>, Status> {
+    let pause = request.into_inner().parse();
+    let pause = pause.map_or(Duration::MAX, Duration::from_millis);
+    let said = tokio_stream::iter([(Duration::ZERO, "first"), (pause, "second")]);
+    Ok(Response::new(said.then(|(pause, text)| async move {
+        tokio::time::sleep(pause).await;
+        Ok(text.to_owned())
+    })))
+}
+
+/// Says what it hears, as it hears it.
+async fn talk(
+    request: Request<Streaming<String>>,
+) -> Result<Response<impl Stream<Item = Result<String, Status>>>, Status> {
+    Ok(Response::new(request.into_inner()))
+}
+
 /// The methods, as a generated server would have them.
 async fn serve(request: http::Request<Incoming>) -> Result<http::Response<Body>, Infallible> {
     let mut grpc = server::Grpc::new(Text);
@@ -101,6 +125,8 @@ async fn serve(request: http::Request<Incoming>) -> Result<http::Response<Body>,
         CREATE => grpc.unary(service_fn(create), request).await,
         UPLOAD => grpc.client_streaming(service_fn(upload), request).await,
         WATCH => grpc.server_streaming(service_fn(watch), request).await,
+        TAIL => grpc.server_streaming(service_fn(tail), request).await,
+        TALK => grpc.streaming(service_fn(talk), request).await,
         other => panic!("{other}"),
     })
 }
@@ -108,6 +134,8 @@ async fn serve(request: http::Request<Incoming>) -> Result<http::Response<Body>,
 const CREATE: &str = "/tasks.Tasks/Create";
 const UPLOAD: &str = "/tasks.Tasks/Upload";
 const WATCH: &str = "/tasks.Tasks/Watch";
+const TAIL: &str = "/tasks.Tasks/Tail";
+const TALK: &str = "/tasks.Tasks/Talk";
 
 fn endpoint(server: &Server) -> Endpoint {
     Endpoint::from_shared(server.url().to_owned()).unwrap()

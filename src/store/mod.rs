@@ -1,8 +1,11 @@
 //! What is the same for all that processes share by a store.
 
-use std::{error::Error, fmt, pin::Pin};
+use std::{error::Error, fmt, pin::Pin, time::Duration};
 
+use tokio::time::timeout;
 use tower::BoxError;
+
+pub(crate) mod worker;
 
 /// What a store that processes share answers, later.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -85,3 +88,25 @@ impl Error for StoreError {
         Some(self.source.as_ref())
     }
 }
+
+/// Waits for an answer as long as it may take.
+pub(crate) async fn in_time<T>(
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let answer = timeout(PATIENCE, call).await;
+    answer.unwrap_or_else(|_| Err(StoreError::late(NoAnswer)))
+}
+
+#[derive(Debug)]
+struct NoAnswer;
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no answer within {} ms", PATIENCE.as_millis())
+    }
+}
+
+impl Error for NoAnswer {}
+
+/// How long a call may take.
+const PATIENCE: Duration = Duration::from_millis(100);

@@ -11,8 +11,8 @@ use super::{
     API_KEYS_ASKED, ATTEMPT_SECONDS, ATTEMPTS, GIVEN_UP, IN_FLIGHT, KEYS_CREATED, LIMIT,
     PAUSED_UNTIL, PAUSES, QUOTA_CAPACITY, QUOTA_LEFT, RATE_IN_FLIGHT, REFUSED, REJECTED, REMAINING,
     REQUEST_SECONDS, REQUESTS, RETRIES, RETRY_DELAY_SECONDS, SERVER_REMAINING, SLOT_CAPACITY,
-    SLOT_REJECTED, SLOT_WAIT_SECONDS, SLOTS_TAKEN, SLOTS_UNSETTLED, SLOTS_WAITING, STORE_UP,
-    WAIT_SECONDS, WAITING, is_started,
+    SLOT_REJECTED, SLOT_STORE_TAKEN, SLOT_STORE_UP, SLOT_WAIT_SECONDS, SLOTS_TAKEN,
+    SLOTS_UNSETTLED, SLOTS_WAITING, STORE_UP, WAIT_SECONDS, WAITING, is_started,
 };
 
 /// A logical request on its way. Dropped before its end, it was cancelled.
@@ -233,6 +233,10 @@ pub(crate) struct TaskSlots {
     pub(crate) taken: usize,
     pub(crate) unsettled: usize,
     pub(crate) waiting: usize,
+    /// `Some` where they are shared by a store.
+    pub(crate) store_is_up: Option<bool>,
+    /// By all processes; `Some` once a store said it.
+    pub(crate) store_taken: Option<u32>,
 }
 
 impl TaskSlots {
@@ -241,6 +245,12 @@ impl TaskSlots {
         gauge!(SLOTS_TAKEN).set(count(self.taken));
         gauge!(SLOTS_UNSETTLED).set(count(self.unsettled));
         gauge!(SLOTS_WAITING).set(count(self.waiting));
+        if let Some(is_up) = self.store_is_up {
+            gauge!(SLOT_STORE_UP).set(u8::from(is_up));
+        }
+        if let Some(taken) = self.store_taken {
+            gauge!(SLOT_STORE_TAKEN).set(taken);
+        }
     }
 }
 

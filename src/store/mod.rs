@@ -75,6 +75,21 @@ impl StoreError {
     pub const fn is_late(&self) -> bool {
         self.late
     }
+
+    /// What the log is told: the causes as one line. An error may say itself what its cause does.
+    pub(crate) fn in_a_line(&self) -> String {
+        let mut line = self.source.to_string();
+        let mut cause = self.source.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !line.contains(&text) {
+                line.push_str(": ");
+                line.push_str(&text);
+            }
+            cause = error.source();
+        }
+        line
+    }
 }
 
 impl fmt::Display for StoreError {
@@ -110,3 +125,19 @@ impl Error for NoAnswer {}
 
 /// How long a call may take.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once_each() {
+        let refused = || io::Error::other("refused");
+        assert_eq!(StoreError::new(refused()).in_a_line(), "refused");
+        let nested = io::Error::other(StoreError::new(refused()));
+        let line = StoreError::new(nested).in_a_line();
+        assert_eq!(line, "shared store failed: refused");
+    }
+}

@@ -1,12 +1,8 @@
 //! Makes the calls of the store, in a task that ends with the last who shares the slots.
 
-use std::{
-    error::Error,
-    sync::{Arc, Weak},
-};
+use std::sync::{Arc, Weak};
 
 use tokio::time::Instant;
-use tracing::field;
 
 use super::{Errand, Fleet};
 use crate::{
@@ -15,6 +11,7 @@ use crate::{
         worker::{self, Bell, Worker},
     },
     tasks::{
+        events::{self, Lost},
         shared::{Shared, State},
         store::{
             Binding, Release, Renewal, Renewed, SharedSlots, SlotRequest, SlotsTaken, StoreError,
@@ -179,8 +176,7 @@ impl Task {
             Some((away, state.queue.waiting()))
         });
         if let Some((away, waiting)) = back {
-            let away_ms = u64::try_from(away.as_millis()).unwrap_or(u64::MAX);
-            tracing::info!(away_ms, waiting, "the store of task slots answers again");
+            events::store_is_back(away, waiting);
         }
     }
 
@@ -192,18 +188,15 @@ impl Task {
             let is_new = sharing.fleet.failed(now);
             sharing.clerk.error = Some(error.clone());
             let (outage, processes) = (sharing.fleet.outage(), sharing.fleet.sharers());
-            let share = outage.share(state.slots.capacity(), processes);
-            is_new.then(|| (outage, processes, share, state.queue.waiting()))
-        });
-        if let Some((outage, processes, share, waiting)) = lost {
-            tracing::warn!(
-                error = error.source().map(field::display),
-                on_outage = %outage,
+            let lost = Lost {
+                outage,
                 processes,
-                share,
-                waiting,
-                "the store of task slots gives no answer: until it does, at most this share of tasks is begun"
-            );
+                share: outage.share(state.slots.capacity(), processes),
+            };
+            is_new.then(|| (lost, state.queue.waiting()))
+        });
+        if let Some((lost, waiting)) = lost {
+            events::store_is_away(&error, lost, waiting);
         }
     }
 }

@@ -104,27 +104,36 @@ impl Error for StoreError {
     }
 }
 
-/// Waits for an answer as long as it may take.
+/// Waits for an answer for so long, and no longer.
 pub(crate) async fn in_time<T>(
+    patience: Duration,
     call: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    let answer = timeout(PATIENCE, call).await;
-    answer.unwrap_or_else(|_| Err(StoreError::late(NoAnswer)))
+    let answer = timeout(patience, call).await;
+    answer.unwrap_or_else(|_| Err(StoreError::late(NoAnswer(patience))))
+}
+
+/// How long a call may take, whatever its store or its user says.
+pub(crate) fn patience(timeout: Duration) -> Duration {
+    timeout.clamp(SHORTEST_TIMEOUT, LONGEST_TIMEOUT)
 }
 
 #[derive(Debug)]
-struct NoAnswer;
+struct NoAnswer(Duration);
 
 impl fmt::Display for NoAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no answer within {} ms", PATIENCE.as_millis())
+        write!(f, "no answer within {} ms", self.0.as_millis())
     }
 }
 
 impl Error for NoAnswer {}
 
-/// How long a call may take.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a call may take, where nobody says it.
+pub(crate) const TIMEOUT: Duration = Duration::from_millis(100);
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(10);
+/// Fits: when a store is back, nothing is sent for a second and two calls, and a store puts nothing off by more than 2.5 s.
+const LONGEST_TIMEOUT: Duration = Duration::from_millis(750);
 
 #[cfg(test)]
 mod tests {

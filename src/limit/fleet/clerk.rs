@@ -24,6 +24,8 @@ use crate::{
 #[derive(Debug)]
 pub(in crate::limit) struct Clerk {
     store: Arc<dyn SharedStore>,
+    /// How long a call may take.
+    patience: Duration,
     shared: Weak<Shared>,
     worker: Worker<Unused>,
     /// Why the store gave no answer last; `None` once it did.
@@ -33,9 +35,14 @@ pub(in crate::limit) struct Clerk {
 pub(in crate::limit) type Call = worker::Call<Unused>;
 
 impl Clerk {
-    pub(in crate::limit) fn new(store: Arc<dyn SharedStore>, shared: Weak<Shared>) -> Self {
+    pub(in crate::limit) fn new(
+        store: Arc<dyn SharedStore>,
+        patience: Duration,
+        shared: Weak<Shared>,
+    ) -> Self {
         Self {
             store,
+            patience,
             shared,
             worker: Worker::new(),
             error: None,
@@ -56,6 +63,7 @@ impl Clerk {
         self.worker.is_due(at, now, |bell| {
             let task = Task {
                 store: self.store.clone(),
+                patience: self.patience,
                 shared: self.shared.clone(),
                 bell,
             };
@@ -73,6 +81,7 @@ impl Clerk {
 #[derive(Debug)]
 struct Task {
     store: Arc<dyn SharedStore>,
+    patience: Duration,
     shared: Weak<Shared>,
     bell: Arc<Bell<Unused>>,
 }
@@ -86,7 +95,7 @@ impl Task {
             }
         }
         if let Some(unused) = self.bell.farewell() {
-            drop(in_time(self.store.give_back(unused)).await);
+            drop(in_time(self.patience, self.store.give_back(unused)).await);
         }
     }
 
@@ -130,7 +139,7 @@ impl Task {
                 }
             }
         };
-        let answer = in_time(call).await;
+        let answer = in_time(self.patience, call).await;
         let Some(shared) = self.shared.upgrade() else {
             return;
         };

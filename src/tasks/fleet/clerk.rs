@@ -1,6 +1,9 @@
 //! Makes the calls of the store, in a task that ends with the last who shares the slots.
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -23,6 +26,8 @@ use crate::{
 #[derive(Debug)]
 pub(in crate::tasks) struct Clerk {
     store: Arc<dyn SharedSlots>,
+    /// How long a call may take.
+    patience: Duration,
     shared: Weak<Shared>,
     worker: Worker<Release>,
     /// Why the store gave no answer last; `None` once it did.
@@ -32,9 +37,14 @@ pub(in crate::tasks) struct Clerk {
 pub(in crate::tasks) type Call = worker::Call<Release>;
 
 impl Clerk {
-    pub(in crate::tasks) fn new(store: Arc<dyn SharedSlots>, shared: Weak<Shared>) -> Self {
+    pub(in crate::tasks) fn new(
+        store: Arc<dyn SharedSlots>,
+        patience: Duration,
+        shared: Weak<Shared>,
+    ) -> Self {
         Self {
             store,
+            patience,
             shared,
             worker: Worker::new(),
             error: None,
@@ -55,6 +65,7 @@ impl Clerk {
         self.worker.is_due(at, now, |bell| {
             let task = Task {
                 store: self.store.clone(),
+                patience: self.patience,
                 shared: self.shared.clone(),
                 bell,
             };
@@ -72,6 +83,7 @@ impl Clerk {
 #[derive(Debug)]
 struct Task {
     store: Arc<dyn SharedSlots>,
+    patience: Duration,
     shared: Weak<Shared>,
     bell: Arc<Bell<Release>>,
 }
@@ -85,7 +97,7 @@ impl Task {
             }
         }
         if let Some(release) = self.bell.farewell() {
-            drop(in_time(self.store.release(release)).await);
+            drop(in_time(self.patience, self.store.release(release)).await);
         }
     }
 
@@ -135,7 +147,7 @@ impl Task {
                 }
             })
         };
-        let answer = in_time(call).await;
+        let answer = in_time(self.patience, call).await;
         let Some(shared) = self.shared.upgrade() else {
             return;
         };

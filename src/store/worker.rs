@@ -178,3 +178,76 @@ impl<F> Bell<F> {
 
 /// A task that is so much later than its timer, or at work for so long, may never go on.
 const STUCK: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use std::future::{self, Ready};
+
+    use tokio::{sync::mpsc, time::timeout};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn nothing(_: Arc<Bell<u32>>) -> Ready<()> {
+        future::ready(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_bell_wakes_the_task_for_what_is_due_sooner_and_when_all_are_gone() {
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let mut worker = Worker::new();
+        let now = Instant::now();
+        let call = worker.is_due(now, now, |bell| async move {
+            loop {
+                bell.rest(None).await;
+                let farewell = bell.farewell();
+                tell.send(farewell).unwrap();
+                if farewell.is_some() {
+                    return;
+                }
+            }
+        });
+        call.unwrap().make();
+        assert!(worker.is_at_work(now));
+        assert!(worker.is_due(now, now, nothing).is_none());
+
+        worker.rests(Some(now + SECOND));
+        assert!(worker.is_due(now + SECOND, now, nothing).is_none());
+        worker.is_due(now, now, nothing).unwrap().make();
+        assert_eq!(timeout(SECOND, told.recv()).await, Ok(Some(None)));
+
+        worker.rests(None);
+        worker.leave(|| 7);
+        drop(worker);
+        assert_eq!(timeout(SECOND, told.recv()).await, Ok(Some(Some(7))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_is_started_where_the_runtime_of_the_last_ended_or_stands_still() {
+        let mut worker = Worker::new();
+        let now = Instant::now();
+        let is_started = |call| matches!(call, Some(Call::Start(..)));
+        assert!(is_started(worker.is_due(now, now, nothing)));
+        worker.is_gone();
+        assert!(is_started(worker.is_due(now, now, nothing)));
+
+        let bell = worker.bell.clone();
+        let soon = now + STUCK;
+        assert!(worker.is_at_work(soon));
+        assert!(worker.is_due(soon, soon, nothing).is_none());
+        let late = soon + Duration::from_millis(1);
+        assert!(!worker.is_at_work(late));
+        assert!(is_started(worker.is_due(late, late, nothing)));
+        assert!(!worker.is(&bell), "the last one sees that it is not wanted");
+    }
+
+    #[test]
+    fn without_a_runtime_none_is_started_and_nothing_is_left_to_do() {
+        let mut worker = Worker::new();
+        let now = Instant::now();
+        assert!(worker.is_due(now, now, nothing).is_none());
+        worker.leave(|| 7);
+        assert_eq!(worker.bell.farewell(), None);
+    }
+}

@@ -1,4 +1,4 @@
-//! What the limiter logs of a store that it shares its plan by: each change once.
+//! What is logged of a store that a plan, or task slots, are shared by: each change once.
 #![allow(
     clippy::indexing_slicing,
     clippy::unwrap_used,
@@ -21,9 +21,12 @@ use http::{Request, Response};
 use tokio::time;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_ploton::{
-    Plan, PlotonRateLimit,
+    Plan, PlotonRateLimit, PlotonTaskLimit,
     limit::{
         Lease, LeaseRequest, MemoryStore, Pause, SharedStore, StoreError, StoreFuture, Unused,
+    },
+    tasks::{
+        Binding, MemorySlots, Release, Renewal, Renewed, SharedSlots, SlotRequest, SlotsTaken,
     },
 };
 
@@ -42,6 +45,7 @@ fn about(log: &Log, text: &str) -> Vec<String> {
 #[derive(Clone, Debug, Default)]
 struct Store {
     memory: MemoryStore,
+    slots: MemorySlots,
     away: Arc<AtomicBool>,
 }
 
@@ -65,6 +69,24 @@ impl SharedStore for Store {
 
     fn give_back(&self, unused: Unused) -> StoreFuture<'_, ()> {
         self.call(self.memory.give_back(unused))
+    }
+}
+
+impl SharedSlots for Store {
+    fn take(&self, ask: SlotRequest) -> StoreFuture<'_, SlotsTaken> {
+        self.call(self.slots.take(ask))
+    }
+
+    fn renew(&self, renewal: Renewal) -> StoreFuture<'_, Renewed> {
+        self.call(self.slots.renew(renewal))
+    }
+
+    fn bind(&self, binding: Binding) -> StoreFuture<'_, bool> {
+        self.call(self.slots.bind(binding))
+    }
+
+    fn release(&self, release: Release) -> StoreFuture<'_, ()> {
+        self.call(self.slots.release(release))
     }
 }
 
@@ -109,4 +131,32 @@ async fn a_store_that_is_away_is_a_line_and_one_when_it_is_back() {
     send_for(5).await;
     assert_eq!(about(&log, "a 429 pauses all requests").len(), 1);
     assert_eq!(about(&log, "another process was refused").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_of_task_slots_that_is_away_is_a_line_and_one_when_it_is_back() {
+    let (log, _guard) = Log::capture();
+    let store = Store::default();
+    let limits = [(); 2].map(|()| PlotonTaskLimit::new(Plan::Prototyping).shared(store.clone()));
+    let server = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+    let mut slots = Vec::new();
+    for limit in &limits {
+        let request = Request::post("/v1/tasks").body(()).unwrap();
+        slots.push(limit.layer(server).oneshot(request).await.unwrap());
+    }
+    time::sleep(3 * SECOND).await;
+    assert_eq!(about(&log, "store of task slots"), [""; 0]);
+
+    store.away.store(true, Ordering::Relaxed);
+    time::sleep(5 * SECOND).await;
+    let away = about(&log, "the store of task slots gives no answer");
+    assert_eq!(away.len(), 2, "{away:?}");
+    assert!(away[0].contains(" WARN ") && away[0].contains("error=connection refused"));
+    assert!(away[0].contains("on_outage=share processes=2 share=5 waiting=0"));
+
+    store.away.store(false, Ordering::Relaxed);
+    time::sleep(5 * SECOND).await;
+    let back = about(&log, "the store of task slots answers again");
+    assert_eq!(back.len(), 2, "{back:?}");
+    assert!(back[0].contains(" INFO ") && back[0].contains("away_ms="));
 }

@@ -1,6 +1,6 @@
 //! What the limiter logs: nothing of a request that need not wait.
 
-use std::{error::Error, mem, time::Duration};
+use std::{mem, time::Duration};
 
 use http::{Request, StatusCode};
 use tokio::time::Instant;
@@ -105,28 +105,13 @@ pub(super) fn paused_by_another(pause: Duration, waiting: usize) {
 /// The store gives no answer.
 pub(super) fn store_is_away(error: &StoreError, lost: Lost, waiting: usize) {
     tracing::warn!(
-        error = error.source().map(with_causes).map(field::display),
+        error = %error.in_a_line(),
         on_outage = %lost.outage,
         processes = lost.processes,
         pace_ms = lost.pace.map(millis),
         waiting,
         "the shared store gives no answer: until it does, requests leave at this pace, or wait"
     );
-}
-
-/// As one line. An error may say itself what its cause does.
-fn with_causes(error: &(dyn Error + 'static)) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !line.contains(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        cause = error.source();
-    }
-    line
 }
 
 /// It does again.
@@ -249,18 +234,3 @@ fn millis(time: Duration) -> i64 {
 }
 
 const WORTH_A_LINE: Duration = Duration::from_millis(100);
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-
-    use super::*;
-
-    #[test]
-    fn causes_are_told_once_each() {
-        let refused = || io::Error::other("refused");
-        assert_eq!(with_causes(&refused()), "refused");
-        let nested = io::Error::other(StoreError::new(refused()));
-        assert_eq!(with_causes(&nested), "shared store failed: refused");
-    }
-}

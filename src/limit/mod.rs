@@ -50,7 +50,7 @@ pub use self::{
     },
 };
 pub use crate::no_turn::{DeadlineTooSoon, QueueFull, WaitTooLong};
-use crate::{origin::Origin, plan::Plan};
+use crate::{origin::Origin, plan::Plan, store::patience};
 
 #[cfg(doc)]
 #[doc = include_str!("../../docs/rate-limit.md")]
@@ -278,11 +278,16 @@ impl PlotonRateLimit {
     /// ```
     pub fn shared(self, store: impl SharedStore) -> Self {
         let shared = Arc::downgrade(&self.shared);
+        // Foreign code is not run under the lock.
+        let patience = patience(store.call_timeout());
         self.shared.change(|state, _, _| {
             // Of 53 bits, which a store that counts in floating-point numbers keeps apart too.
             let process = rand::random::<u64>() >> 11;
             state.bucket.share(process, state.outage);
-            state.clerk = Some(Clerk::new(Arc::new(store), shared));
+            if let Some(fleet) = state.bucket.fleet_mut() {
+                fleet.set_patience(patience);
+            }
+            state.clerk = Some(Clerk::new(Arc::new(store), patience, shared));
         });
         self
     }

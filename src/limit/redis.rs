@@ -78,6 +78,10 @@ impl SharedStore for RedisStore {
             Ok(())
         })
     }
+
+    fn call_timeout(&self) -> Duration {
+        self.timeout
+    }
 }
 
 fn failed(error: BoxError) -> StoreError {

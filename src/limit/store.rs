@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use crate::store::TIMEOUT;
 pub use crate::store::{StoreError, StoreFuture};
 
 /// A place that several processes reserve their tokens in.
@@ -21,6 +22,12 @@ pub trait SharedStore: fmt::Debug + Send + Sync + 'static {
 
     /// Gives the last tokens of a lease back, if nobody reserved any after them; else they are lost.
     fn give_back(&self, unused: Unused) -> StoreFuture<'_, ()>;
+
+    /// How long an answer is waited for. What got none in that time may have been carried out, and its tokens count as spent. At least 10 ms,
+    /// and at most 750 ms: what is less or more counts as that. It is asked once. Default: 100 ms.
+    fn call_timeout(&self) -> Duration {
+        TIMEOUT
+    }
 }
 
 impl<S: SharedStore + ?Sized> SharedStore for Arc<S> {
@@ -34,6 +41,10 @@ impl<S: SharedStore + ?Sized> SharedStore for Arc<S> {
 
     fn give_back(&self, unused: Unused) -> StoreFuture<'_, ()> {
         S::give_back(self, unused)
+    }
+
+    fn call_timeout(&self) -> Duration {
+        S::call_timeout(self)
     }
 }
 

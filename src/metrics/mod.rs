@@ -189,6 +189,10 @@ metrics_of_the_layers! {
         "Task slots of requests that are over and may have created a task";
     SLOTS_WAITING = Gauge "" "ploton_task_slots_waiting" []
         "Requests that wait for a task slot";
+    SLOT_STORE_UP = Gauge "" "ploton_task_slots_store_up" []
+        "1 while the store that task slots are shared by answers, 0 while it is away; of shared slots alone";
+    SLOT_STORE_TAKEN = Gauge "" "ploton_task_slots_store_taken" []
+        "Task slots that all processes have taken, as the store said last; of shared slots alone";
     SLOT_WAIT_SECONDS = Histogram "seconds" "ploton_task_slots_wait_seconds" []
         "How long requests waited for a task slot; 0 for those that need not wait";
     SLOT_REJECTED = Counter "" "ploton_task_slots_rejected_total" []

@@ -9,8 +9,8 @@ use super::{
     API_KEYS_ASKED, ATTEMPT_SECONDS, ATTEMPTS, GIVEN_UP, IN_FLIGHT, KEYS_CREATED, LIMIT,
     PAUSED_UNTIL, PAUSES, QUOTA_CAPACITY, QUOTA_LEFT, RATE_IN_FLIGHT, REFUSED, REJECTED, REMAINING,
     REQUEST_SECONDS, REQUESTS, RETRIES, RETRY_DELAY_SECONDS, SERVER_REMAINING, SLOT_CAPACITY,
-    SLOT_REJECTED, SLOT_WAIT_SECONDS, SLOTS_TAKEN, SLOTS_UNSETTLED, SLOTS_WAITING, STORE_UP,
-    WAIT_SECONDS, WAITING,
+    SLOT_REJECTED, SLOT_STORE_TAKEN, SLOT_STORE_UP, SLOT_WAIT_SECONDS, SLOTS_TAKEN,
+    SLOTS_UNSETTLED, SLOTS_WAITING, STORE_UP, WAIT_SECONDS, WAITING,
     gauges::{Gauges, Value},
     handles::{self, End, Handles},
     is_started,
@@ -200,17 +200,16 @@ pub(crate) struct Limiter {
 pub(crate) fn limiter(look: impl FnOnce() -> (Instant, Limiter)) {
     LIMITER.set(|| {
         let (now, seen) = look();
-        let known = |value: Option<f64>| value.map_or(Value::Unknown, Value::Is);
         let paused_until = seen.paused_until.map(|until| until.as_secs_f64());
         let values = [
             Value::Is(seen.limit.into()),
             Value::Is(seen.remaining.into()),
-            known(seen.server_remaining.map(f64::from)),
+            known(seen.server_remaining),
             Value::Is(seen.in_flight.into()),
             count(seen.waiting),
             // At the end of the last one.
             paused_until.map_or(Value::Stays, Value::Is),
-            known(seen.store_is_up.map(f64::from)),
+            known(seen.store_is_up),
         ];
         (now, values)
     });
@@ -286,6 +285,10 @@ pub(crate) struct TaskSlots {
     pub(crate) taken: usize,
     pub(crate) unsettled: usize,
     pub(crate) waiting: usize,
+    /// `Some` where they are shared by a store.
+    pub(crate) store_is_up: Option<bool>,
+    /// By all processes; `Some` once a store said it.
+    pub(crate) store_taken: Option<u32>,
 }
 
 /// Sets the gauges to what `look` sees.
@@ -297,16 +300,20 @@ pub(crate) fn task_slots(look: impl FnOnce() -> TaskSlots) {
             count(seen.taken),
             count(seen.unsettled),
             count(seen.waiting),
+            known(seen.store_is_up),
+            known(seen.store_taken),
         ];
         (Instant::now(), values)
     });
 }
 
-static TASK_SLOTS: Gauges<4> = Gauges::new([
+static TASK_SLOTS: Gauges<6> = Gauges::new([
     Key::from_static_name(SLOT_CAPACITY),
     Key::from_static_name(SLOTS_TAKEN),
     Key::from_static_name(SLOTS_UNSETTLED),
     Key::from_static_name(SLOTS_WAITING),
+    Key::from_static_name(SLOT_STORE_UP),
+    Key::from_static_name(SLOT_STORE_TAKEN),
 ]);
 
 #[inline]
@@ -329,6 +336,10 @@ pub(crate) fn slot_rejected() {
             counter!(SLOT_REJECTED).increment(1);
         });
     }
+}
+
+fn known(value: Option<impl Into<f64>>) -> Value {
+    value.map_or(Value::Unknown, |value| Value::Is(value.into()))
 }
 
 fn count(number: usize) -> Value {

@@ -101,14 +101,15 @@ impl Link {
         })
     }
 
-    /// Runs a script, or fails within [`TIMEOUT`].
+    /// Runs a script, or fails within that time, connecting included.
     pub(super) async fn run(
         self: &Arc<Self>,
+        patience: Duration,
         script: &Script,
         keys: &[String],
         args: &[String],
     ) -> Result<Value, BoxError> {
-        let answer = timeout(TIMEOUT, async {
+        let answer = timeout(patience, async {
             let (mut connection, number) = self.connection().await?;
             let mut waiting = Waiting {
                 link: self,
@@ -124,7 +125,7 @@ impl Link {
         });
         match answer.await {
             Ok(result) => result,
-            Err(_) => Err(NoAnswer { after: TIMEOUT }.into()),
+            Err(_) => Err(NoAnswer { after: patience }.into()),
         }
     }
 
@@ -290,9 +291,6 @@ impl fmt::Debug for Link {
             .finish_non_exhaustive()
     }
 }
-
-/// The most that a call waits, connecting included.
-pub(super) const TIMEOUT: Duration = Duration::from_millis(100);
 
 /// From one try to the next, and the most that one lasts.
 pub(super) const BETWEEN_TRIES: Duration = Duration::from_secs(3);

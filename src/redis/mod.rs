@@ -16,8 +16,8 @@
 //!
 //! # When Redis fails
 //!
-//! - A call takes at most 100 ms, connecting included. What got no answer in that time may have been done: its tokens count as
-//!   spent.
+//! - A call takes at most 100 ms, connecting included, or what [`RedisStore::timeout`] says. What got no answer in that time
+//!   may have been done: its tokens count as spent.
 //! - A connection that was lost, that hangs, or that leads to a server which can't do it (`READONLY` after a failover,
 //!   `MASTERDOWN`, `LOADING`, `NOAUTH`, `MOVED`, `CLUSTERDOWN`) is made anew, at most every 3 s. A dead one is not waited for:
 //!   calls fail at once meanwhile.
@@ -34,7 +34,7 @@
 //! All keys of a scope have one hash tag, so they are in one slot, and redis-rs's `ClusterConnection`, which follows `MOVED` by
 //! itself, is all that is needed. A plain connection to a node that has another slot gets no answer but `MOVED`.
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use redis::{Value, aio::ConnectionLike};
 use tower::BoxError;
@@ -52,6 +52,7 @@ pub use self::{
     error::{NoAnswer, NotConnected, UnexpectedReply},
     scope::{InvalidScope, Scope, scope_of},
 };
+use crate::store::{TIMEOUT, patience};
 
 /// A place in a Redis that processes share: give each of them a store with the same [`Scope`].
 ///
@@ -78,6 +79,8 @@ pub use self::{
 pub struct RedisStore {
     link: Arc<Link>,
     scope: Scope,
+    /// How long a call may take.
+    pub(crate) timeout: Duration,
 }
 
 impl RedisStore {
@@ -104,6 +107,7 @@ impl RedisStore {
         Self {
             link: Link::new(Arc::new(connect)),
             scope,
+            timeout: TIMEOUT,
         }
     }
 
@@ -117,7 +121,39 @@ impl RedisStore {
         Self {
             link: Link::fixed(Box::new(connection)),
             scope,
+            timeout: TIMEOUT,
         }
+    }
+
+    /// How long a call may take, connecting included: three times the way to Redis and back is a good value, for a first call
+    /// connects and sends the script. At least 10 ms and at most 750 ms; what is less or more counts as that. Default: 100 ms.
+    ///
+    /// What got no answer in that time may have been done, and counts as spent. So a short time loses tokens to a slow Redis,
+    /// and a long one lets requests wait for a Redis that hangs: each call for it then takes so long before
+    /// [`Outage`](crate::limit::Outage) says what becomes of them, and when Redis is back, nothing is sent for a second and
+    /// twice this time. Give all processes of a scope the same.
+    ///
+    /// redis-rs waits for 500 ms by itself. For more, set the response timeout of its connection too.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use tower_ploton::redis::{RedisStore, Scope};
+    /// # let client = redis::Client::open("redis://redis.internal/")?;
+    /// # let connect = move || {
+    /// #     let client = client.clone();
+    /// #     async move { client.get_multiplexed_async_connection().await }
+    /// # };
+    /// // It is on another continent.
+    /// let store = RedisStore::connect_with(connect, Scope::parse("acme-production")?)
+    ///     .timeout(Duration::from_millis(500));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = patience(timeout);
+        self
     }
 
     /// Whose state it is.
@@ -131,14 +167,14 @@ impl RedisStore {
         format!("ploton:{{{}}}:{name}", self.scope)
     }
 
-    /// Runs a script, or fails within 100 ms. It may be dropped; the script may have run then.
+    /// Runs a script, or fails in time. It may be dropped; the script may have run then.
     pub(crate) async fn run(
         &self,
         script: &Script,
         keys: &[String],
         args: &[String],
     ) -> Result<Value, BoxError> {
-        self.link.run(script, keys, args).await
+        self.link.run(self.timeout, script, keys, args).await
     }
 }
 
@@ -147,6 +183,7 @@ impl fmt::Debug for RedisStore {
         f.debug_struct("RedisStore")
             .field("scope", &self.scope)
             .field("link", &self.link)
+            .field("timeout", &self.timeout)
             .finish()
     }
 }

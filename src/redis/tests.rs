@@ -16,7 +16,10 @@ use tokio::time::{Instant, sleep};
 use tower::BoxError;
 
 use super::{NoAnswer, NotConnected, RedisStore, Scope, Script};
-use crate::limit::{LeaseRequest, SharedStore};
+use crate::{
+    limit::{LeaseRequest, SharedStore},
+    tasks::SharedSlots,
+};
 
 /// What a call is answered.
 #[derive(Clone)]
@@ -222,6 +225,21 @@ async fn a_call_that_hangs_ends_after_a_tenth_of_a_second_and_another_connection
     run(&store).await.unwrap_err();
     run(&store).await.unwrap();
     assert_eq!(count(&taken), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_takes_as_long_as_it_may_within_bounds() {
+    for (asked, expected) in [(500, 500), (0, 10), (u64::MAX, 750)] {
+        let (store, _) = store(vec![Ok(Fake::answers(&[Never]))]);
+        let store = store.timeout(Duration::from_millis(asked));
+        let expected = Duration::from_millis(expected);
+        let start = Instant::now();
+        let error = run(&store).await.unwrap_err();
+        assert_eq!(error.downcast::<NoAnswer>().unwrap().after(), expected);
+        assert_eq!(Instant::now() - start, expected);
+        assert_eq!(SharedStore::call_timeout(&store), expected);
+        assert_eq!(SharedSlots::call_timeout(&Arc::new(store)), expected);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -33,7 +33,7 @@ use self::{
     shared::{Shared, Sharing},
 };
 pub use crate::{no_turn::NoTaskSlot, store::Outage};
-use crate::{origin::Origin, plan::Plan};
+use crate::{origin::Origin, plan::Plan, store::patience};
 
 /// Lets at most as many tasks run at once as a [`Plan`] allows: a request that would create one more waits, first come
 /// first served, until another has ended.
@@ -189,12 +189,14 @@ impl PlotonTaskLimit {
     /// ```
     pub fn shared(self, store: impl SharedSlots) -> Self {
         let shared = Arc::downgrade(&self.shared);
+        // Foreign code is not run under the lock.
+        let patience = patience(store.call_timeout());
         let before = self.shared.change(|state, _, _| {
             // Of 53 bits, which a store that counts in floating-point numbers keeps apart too.
             let process = rand::random::<u64>() >> 11;
             state.sharing.replace(Box::new(Sharing {
                 fleet: Fleet::new(process, state.outage),
-                clerk: Clerk::new(Arc::new(store), shared),
+                clerk: Clerk::new(Arc::new(store), patience, shared),
             }))
         });
         // It says farewell to its store, which is foreign code, and not run under the lock.

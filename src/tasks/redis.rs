@@ -106,6 +106,10 @@ impl SharedSlots for RedisStore {
             Ok(())
         })
     }
+
+    fn call_timeout(&self) -> Duration {
+        self.timeout
+    }
 }
 
 /// As it stands in the Redis.

@@ -109,6 +109,11 @@ impl Shared {
                 taken: now.running,
                 unsettled: now.unsettled,
                 waiting: now.waiting,
+                store_is_up: now.store.map(|store| store.away_since.is_none()),
+                store_taken: now
+                    .store
+                    .filter(|store| store.processes > 0)
+                    .map(|store| store.taken),
             }
         });
     }

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use crate::store::TIMEOUT;
 pub use crate::store::{StoreError, StoreFuture};
 
 /// A place that several processes take their task slots from.
@@ -26,6 +27,12 @@ pub trait SharedSlots: fmt::Debug + Send + Sync + 'static {
 
     /// Frees slots, and says which tasks have ended, whoever holds them.
     fn release(&self, release: Release) -> StoreFuture<'_, ()>;
+
+    /// How long an answer is waited for. What got none in that time may have been carried out, and its slots count as taken until they are freed. At least 10 ms,
+    /// and at most 750 ms: what is less or more counts as that. It is asked once. Default: 100 ms.
+    fn call_timeout(&self) -> Duration {
+        TIMEOUT
+    }
 }
 
 impl<S: SharedSlots + ?Sized> SharedSlots for Arc<S> {
@@ -43,6 +50,10 @@ impl<S: SharedSlots + ?Sized> SharedSlots for Arc<S> {
 
     fn release(&self, release: Release) -> StoreFuture<'_, ()> {
         S::release(self, release)
+    }
+
+    fn call_timeout(&self) -> Duration {
+        S::call_timeout(self)
     }
 }
 

@@ -7,6 +7,7 @@
     reason = "a test may panic"
 )]
 
+mod far;
 mod outage;
 #[path = "../support/servers.rs"]
 mod servers;

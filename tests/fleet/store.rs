@@ -17,6 +17,8 @@ pub(crate) struct Remote {
     store: Arc<Mutex<MemoryStore>>,
     /// How long each way takes: one of these after the other.
     ways: &'static [u64],
+    /// How long a call may take.
+    timeout: Duration,
     calls: Arc<Mutex<Calls>>,
 }
 
@@ -43,7 +45,21 @@ impl Remote {
         Self {
             store: Arc::default(),
             ways,
+            timeout: Duration::from_millis(100),
             calls: Arc::default(),
+        }
+    }
+
+    /// One that is waited for so long.
+    pub(crate) fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// The same store, from another place.
+    pub(crate) fn by(&self, ways: &'static [u64]) -> Self {
+        Self {
+            ways,
+            ..self.another()
         }
     }
 
@@ -121,5 +137,9 @@ impl SharedStore for Remote {
 
     fn give_back(&self, unused: Unused) -> StoreFuture<'_, ()> {
         Box::pin(self.call(async move { self.store().give_back(unused).await }))
+    }
+
+    fn call_timeout(&self) -> Duration {
+        self.timeout
     }
 }

@@ -10,6 +10,7 @@
     reason = "a test fails by a panic"
 )]
 
+mod far;
 mod fleet;
 mod outages;
 mod same_as_memory;

@@ -2,6 +2,8 @@
 //! What would count the others' requests as those of strangers is off.
 #![warn(clippy::arithmetic_side_effects)]
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{Bucket, verdict::after};
@@ -49,10 +51,13 @@ impl Bucket {
             Gate::Paused(until) if earlier(until, AHEAD) > now => (0, Some(earlier(until, AHEAD))),
             Gate::Paused(_) | Gate::OneProbe => (waiting.min(1), None),
             Gate::ProbeOut(until) => (0, Some(until)),
-            Gate::Open | Gate::Beside => match self.ring.fitting(self.n, now) {
-                Ok(free) => (waiting.min(free), None),
-                Err(until) => (0, until),
-            },
+            Gate::Open | Gate::Beside => {
+                let ahead = self.fleet().map_or(Duration::ZERO, Fleet::ahead);
+                match self.ring.fitting(self.n, later(now, ahead)) {
+                    Ok(free) => (waiting.min(free), None),
+                    Err(until) => (0, until.map(|until| earlier(until, ahead))),
+                }
+            }
         };
         Demand { tokens, until }
     }

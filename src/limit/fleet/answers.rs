@@ -22,6 +22,7 @@ impl Fleet {
         now: Instant,
     ) -> Heard {
         let back_since = self.answered(now);
+        self.took = now.saturating_duration_since(asked);
         self.read_clock(lease, asked, now);
         self.count(lease.processes, now);
         let begins = self.local(lease, lease.wait, asked, now);

@@ -1,17 +1,11 @@
 //! Makes the calls of the store, in a task that ends with the last who shares the limiter.
 
 use std::{
-    error::Error,
-    fmt,
-    sync::{Arc, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
-use tokio::{
-    runtime::Handle,
-    sync::Notify,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::Instant;
 
 use super::{Errand, Fleet, Heard, outage::Outage};
 use crate::{
@@ -19,70 +13,38 @@ use crate::{
         events,
         shared::{Shared, State},
         store::{SharedStore, StoreError, Unused},
-        time::later,
     },
-    sync::Mutex,
+    store::{
+        in_time,
+        worker::{self, Bell, Worker},
+    },
 };
 
 /// What the limiter knows of the task that makes its calls.
 #[derive(Debug)]
 pub(in crate::limit) struct Clerk {
     store: Arc<dyn SharedStore>,
-    bell: Arc<Bell>,
+    /// How long a call may take.
+    patience: Duration,
     shared: Weak<Shared>,
-    at: At,
-    /// When the task was last given something to do.
-    since: Instant,
+    worker: Worker<Unused>,
     /// Why the store gave no answer last; `None` once it did.
     error: Option<Arc<StoreError>>,
 }
 
-/// Where the task is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
-    /// It was not started yet, or its runtime ended.
-    Nowhere,
-    /// It looks for itself when it has done what it does.
-    Work,
-    /// It sleeps until then, or until the bell rings.
-    Rest(Option<Instant>),
-}
-
-#[derive(Debug, Default)]
-struct Bell {
-    rung: Notify,
-    /// The last thing to be done; `Some` when all who shared the limiter are gone.
-    farewell: Mutex<Option<Unused>>,
-}
-
-/// The task is to be started, or woken: once the lock is released.
-#[derive(Debug)]
-#[must_use]
-pub(in crate::limit) enum Call {
-    Start(Task, Handle),
-    Ring(Ringing),
-}
-
-#[derive(Debug)]
-pub(in crate::limit) struct Ringing(Arc<Bell>);
-
-impl Call {
-    pub(in crate::limit) fn make(self) {
-        match self {
-            Self::Start(task, runtime) => drop(runtime.spawn(task.run())),
-            Self::Ring(Ringing(bell)) => bell.rung.notify_one(),
-        }
-    }
-}
+pub(in crate::limit) type Call = worker::Call<Unused>;
 
 impl Clerk {
-    pub(in crate::limit) fn new(store: Arc<dyn SharedStore>, shared: Weak<Shared>) -> Self {
+    pub(in crate::limit) fn new(
+        store: Arc<dyn SharedStore>,
+        patience: Duration,
+        shared: Weak<Shared>,
+    ) -> Self {
         Self {
             store,
-            bell: Arc::default(),
+            patience,
             shared,
-            at: At::Nowhere,
-            since: Instant::now(),
+            worker: Worker::new(),
             error: None,
         }
     }
@@ -93,78 +55,35 @@ impl Clerk {
 
     /// Whether the task need not be told of a change: it looks for itself.
     pub(in crate::limit) fn is_at_work(&self, now: Instant) -> bool {
-        self.at == At::Work && !self.is_stuck(now)
-    }
-
-    /// Whether what the task has to do is long overdue: nobody drives its runtime.
-    fn is_stuck(&self, now: Instant) -> bool {
-        let due = match self.at {
-            At::Work => self.since,
-            At::Rest(Some(by_itself)) => by_itself,
-            At::Nowhere | At::Rest(None) => return false,
-        };
-        later(due, STUCK) < now
+        self.worker.is_at_work(now)
     }
 
     /// There is something to be done at `at`.
     pub(in crate::limit) fn is_due(&mut self, at: Instant, now: Instant) -> Option<Call> {
-        if self.is_stuck(now) && Handle::try_current().is_ok() {
-            // Whenever that one goes on, it sees that there is another.
-            self.bell = Arc::default();
-            self.at = At::Nowhere;
-        }
-        match self.at {
-            At::Work => None,
-            At::Rest(Some(by_itself)) if by_itself <= at => None,
-            At::Rest(_) => {
-                self.works(now);
-                Some(Call::Ring(Ringing(self.bell.clone())))
-            }
-            At::Nowhere => {
-                // Without a runtime, as where a handle is used outside of it, it waits for somebody who has one.
-                let runtime = Handle::try_current().ok()?;
-                self.works(now);
-                Some(Call::Start(self.task(), runtime))
-            }
-        }
-    }
-
-    const fn works(&mut self, now: Instant) {
-        self.at = At::Work;
-        self.since = now;
-    }
-
-    fn task(&self) -> Task {
-        Task {
-            store: self.store.clone(),
-            bell: self.bell.clone(),
-            shared: self.shared.clone(),
-        }
+        self.worker.is_due(at, now, |bell| {
+            let task = Task {
+                store: self.store.clone(),
+                patience: self.patience,
+                shared: self.shared.clone(),
+                bell,
+            };
+            task.run()
+        })
     }
 
     /// Nobody is there any more.
     pub(in crate::limit) fn end(&self, fleet: &Fleet) {
-        if self.at == At::Nowhere {
-            return;
-        }
-        let unused = fleet.leave(Instant::now());
-        let farewell = self.bell.farewell.lock();
-        *farewell.unwrap_or_else(PoisonError::into_inner) = Some(unused);
-    }
-}
-
-impl Drop for Clerk {
-    fn drop(&mut self) {
-        self.bell.rung.notify_one();
+        self.worker.leave(|| fleet.leave(Instant::now()));
     }
 }
 
 /// Makes one call at a time.
 #[derive(Debug)]
-pub(in crate::limit) struct Task {
+struct Task {
     store: Arc<dyn SharedStore>,
-    bell: Arc<Bell>,
+    patience: Duration,
     shared: Weak<Shared>,
+    bell: Arc<Bell<Unused>>,
 }
 
 impl Task {
@@ -172,18 +91,11 @@ impl Task {
         while let Some(next) = self.next() {
             match next {
                 Ok(errand) => self.make(errand).await,
-                Err(None) => self.bell.rung.notified().await,
-                Err(Some(at)) => {
-                    let rung = self.bell.rung.notified();
-                    // Either is a reason to look again.
-                    drop(timeout_at(at, rung).await);
-                }
+                Err(until) => self.bell.rest(until).await,
             }
         }
-        let farewell = self.bell.farewell.lock();
-        let farewell = farewell.unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(unused) = farewell {
-            drop(timeout(PATIENCE, self.store.give_back(unused)).await);
+        if let Some(unused) = self.bell.farewell() {
+            drop(in_time(self.patience, self.store.give_back(unused)).await);
         }
     }
 
@@ -193,9 +105,9 @@ impl Task {
         shared.with_fleet(|state, now| {
             let clerk = state.clerk.as_mut().filter(|clerk| self.is_of(clerk))?;
             let next = state.bucket.errand(state.queue.len(), now);
-            clerk.works(now);
+            clerk.worker.works(now);
             if let Err(until) = next {
-                clerk.at = At::Rest(until);
+                clerk.worker.rests(until);
             }
             if let (Ok(errand), Some(fleet)) = (next, state.bucket.fleet_mut()) {
                 fleet.begin(errand);
@@ -206,7 +118,7 @@ impl Task {
 
     /// The store may have been changed for another.
     fn is_of(&self, clerk: &Clerk) -> bool {
-        Arc::ptr_eq(&self.bell, &clerk.bell)
+        clerk.worker.is(&self.bell)
     }
 
     async fn make(&self, errand: Errand) {
@@ -227,14 +139,13 @@ impl Task {
                 }
             }
         };
-        let answer = timeout(PATIENCE, call).await;
+        let answer = in_time(self.patience, call).await;
         let Some(shared) = self.shared.upgrade() else {
             return;
         };
         match answer {
-            Ok(Ok(answer)) => answered(&shared, answer, asked),
-            Ok(Err(error)) => failed(&shared, error),
-            Err(_) => failed(&shared, StoreError::late(NoAnswer)),
+            Ok(answer) => answered(&shared, answer, asked),
+            Err(error) => failed(&shared, error),
         }
     }
 }
@@ -316,29 +227,12 @@ impl Lost {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        // Its runtime ends: the next who is there starts another.
         if let Some(shared) = self.shared.upgrade() {
             shared.with_fleet(|state: &mut State, _| {
                 if let Some(clerk) = state.clerk.as_mut().filter(|clerk| self.is_of(clerk)) {
-                    clerk.at = At::Nowhere;
+                    clerk.worker.is_gone();
                 }
             });
         }
     }
 }
-
-#[derive(Debug)]
-struct NoAnswer;
-
-impl fmt::Display for NoAnswer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no answer within {} ms", PATIENCE.as_millis())
-    }
-}
-
-impl Error for NoAnswer {}
-
-/// How long a call may take.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// A task that is so much later than that, or than its timer, may never go on.
-const STUCK: Duration = Duration::from_secs(2);

@@ -16,6 +16,7 @@ use super::{
     store::{Lease, LeaseRequest, Pause, Seen, StoreTime, Turn, Unused},
     time::{Span, earlier, later, scaled},
 };
+use crate::store::TIMEOUT;
 
 mod answers;
 pub(super) mod clerk;
@@ -45,6 +46,10 @@ pub(super) struct Fleet {
     outage: Outage,
     plan: u32,
     span: Span,
+    /// How long a call may take.
+    patience: Duration,
+    /// How long the last one took.
+    took: Duration,
     hand: Hand,
     /// What the store's clock shows, at least.
     clock: ServerClock,
@@ -110,6 +115,8 @@ impl Fleet {
             outage,
             plan,
             span,
+            patience: TIMEOUT,
+            took: Duration::ZERO,
             hand: Hand::new(step, use_within(span)),
             clock: ServerClock::default(),
             seen: Seen::default(),
@@ -129,6 +136,10 @@ impl Fleet {
         self.span = span;
         self.pace = step(plan, span);
         self.hand.set_step(self.pace, use_within(span));
+    }
+
+    pub(super) const fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     pub(super) const fn set_outage(&mut self, outage: Outage) {
@@ -176,7 +187,7 @@ impl Fleet {
                 return Err(Some(down.again()));
             }
             return Ok(Errand::Lease(LeaseRequest {
-                hold: down.hold(),
+                hold: down.hold(self.patience),
                 ..self.request(0, now)
             }));
         }
@@ -206,14 +217,19 @@ impl Fleet {
     fn asks_at(&self, demand: Demand, now: Instant) -> Option<Instant> {
         if demand.tokens > self.hand.tokens(now) {
             let turn = self.line.map_or(now, |line| line.come);
-            let ahead = self
-                .hand
-                .last_begins()
-                .map_or(now, |(lease, token)| lease.max(earlier(token, HURRY)));
+            let ahead = self.hand.last_begins().map_or(now, |(lease, token)| {
+                lease.max(earlier(token, HURRY.max(self.took)))
+            });
             return Some(turn.max(ahead));
         }
         let shown = self.heard.max(self.line.map(|line| line.begins));
         shown.map(|shown| later(shown, SHOWN_EVERY))
+    }
+
+    /// How far ahead demand is looked at: for as long as a call takes there are tokens to be in hand, and the next ones on
+    /// their way.
+    pub(super) fn ahead(&self) -> Duration {
+        self.took.saturating_mul(2)
     }
 
     fn request(&self, wanted: u32, now: Instant) -> LeaseRequest {

@@ -57,9 +57,10 @@ impl Down {
 
     /// How long nobody is to leave when the store is back: what it may have lost begins within this time, and the others who
     /// send without it learn of it.
-    pub(super) fn hold(&self) -> Duration {
+    pub(super) fn hold(&self, patience: Duration) -> Duration {
         if self.lossy || self.due.is_some() {
-            HOLD
+            // The longest wait, and two calls that take as long as they may.
+            LONGEST_WAIT.saturating_add(patience.saturating_mul(2))
         } else {
             Duration::ZERO
         }
@@ -95,5 +96,24 @@ fn wait(tries: u32) -> Duration {
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// The longest wait, and two calls that take as long as they may.
-const HOLD: Duration = Duration::from_millis(1_200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::patience;
+
+    /// A store puts nothing off by more than 2.52 s.
+    #[test]
+    fn the_longer_a_call_may_take_the_longer_nothing_is_sent_afterwards() {
+        let now = Instant::now();
+        let down = Down::new(true, now, now);
+        let hold = |millis| {
+            down.hold(patience(Duration::from_millis(millis)))
+                .as_millis()
+        };
+        assert_eq!(hold(0), 1_020);
+        assert_eq!(hold(100), 1_200);
+        assert_eq!(hold(500), 2_000);
+        assert_eq!(hold(u64::MAX), 2_500);
+    }
+}

@@ -1,84 +1,52 @@
 //! Makes the calls of the store, in a task that ends with the last who shares the slots.
 
 use std::{
-    error::Error,
-    fmt,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
-use tokio::{
-    runtime::Handle,
-    sync::Notify,
-    time::{Instant, timeout, timeout_at},
-};
-use tracing::field;
+use tokio::time::Instant;
 
 use super::{Errand, Fleet};
-use crate::tasks::{
-    shared::{Shared, State},
-    store::{Binding, Release, Renewal, Renewed, SharedSlots, SlotRequest, SlotsTaken, StoreError},
+use crate::{
+    store::{
+        in_time,
+        worker::{self, Bell, Worker},
+    },
+    tasks::{
+        events::{self, Lost},
+        shared::{Shared, State},
+        store::{
+            Binding, Release, Renewal, Renewed, SharedSlots, SlotRequest, SlotsTaken, StoreError,
+        },
+    },
 };
 
 /// What the slots know of the task that makes their calls.
 #[derive(Debug)]
 pub(in crate::tasks) struct Clerk {
     store: Arc<dyn SharedSlots>,
-    bell: Arc<Bell>,
+    /// How long a call may take.
+    patience: Duration,
     shared: Weak<Shared>,
-    at: At,
-    /// Since when the task works, if it does.
-    since: Instant,
+    worker: Worker<Release>,
     /// Why the store gave no answer last; `None` once it did.
     error: Option<Arc<StoreError>>,
 }
 
-/// Where the task is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
-    /// It was not started yet, or its runtime ended.
-    Nowhere,
-    /// It looks for itself when it has done what it does.
-    Work,
-    /// It sleeps until then, or until the bell rings.
-    Rest(Option<Instant>),
-}
-
-#[derive(Debug, Default)]
-struct Bell {
-    rung: Notify,
-    /// The last thing to be done; `Some` when all who shared the slots are gone.
-    farewell: Mutex<Option<Release>>,
-}
-
-/// The task is to be started, or woken: once the lock is released.
-#[derive(Debug)]
-#[must_use]
-pub(in crate::tasks) enum Call {
-    Start(Task, Handle),
-    Ring(Ringing),
-}
-
-#[derive(Debug)]
-pub(in crate::tasks) struct Ringing(Arc<Bell>);
-
-impl Call {
-    pub(in crate::tasks) fn make(self) {
-        match self {
-            Self::Start(task, runtime) => drop(runtime.spawn(task.run())),
-            Self::Ring(Ringing(bell)) => bell.rung.notify_one(),
-        }
-    }
-}
+pub(in crate::tasks) type Call = worker::Call<Release>;
 
 impl Clerk {
-    pub(in crate::tasks) fn new(store: Arc<dyn SharedSlots>, shared: Weak<Shared>) -> Self {
+    pub(in crate::tasks) fn new(
+        store: Arc<dyn SharedSlots>,
+        patience: Duration,
+        shared: Weak<Shared>,
+    ) -> Self {
         Self {
             store,
-            bell: Arc::default(),
+            patience,
             shared,
-            at: At::Nowhere,
-            since: Instant::now(),
+            worker: Worker::new(),
             error: None,
         }
     }
@@ -89,74 +57,35 @@ impl Clerk {
 
     /// Whether the task need not be told of a change: it looks for itself.
     pub(in crate::tasks) fn is_at_work(&self, now: Instant) -> bool {
-        self.at == At::Work && !self.is_stuck(now)
-    }
-
-    /// Whether what the task has to do is long overdue: nobody drives its runtime.
-    fn is_stuck(&self, now: Instant) -> bool {
-        let due = match self.at {
-            At::Work => self.since,
-            At::Rest(Some(by_itself)) => by_itself,
-            At::Nowhere | At::Rest(None) => return false,
-        };
-        now.saturating_duration_since(due) > STUCK
+        self.worker.is_at_work(now)
     }
 
     /// There is something to be done at `at`.
     pub(in crate::tasks) fn is_due(&mut self, at: Instant, now: Instant) -> Option<Call> {
-        if self.is_stuck(now) && Handle::try_current().is_ok() {
-            // Whenever that one goes on, it sees that there is another.
-            self.bell = Arc::default();
-            self.at = At::Nowhere;
-        }
-        match self.at {
-            At::Work => None,
-            At::Rest(Some(by_itself)) if by_itself <= at => None,
-            At::Rest(_) => {
-                self.works(now);
-                Some(Call::Ring(Ringing(self.bell.clone())))
-            }
-            At::Nowhere => {
-                // Without a runtime, as where a handle is used outside of it, it waits for somebody who has one.
-                let runtime = Handle::try_current().ok()?;
-                self.works(now);
-                let task = Task {
-                    store: self.store.clone(),
-                    bell: self.bell.clone(),
-                    shared: self.shared.clone(),
-                };
-                Some(Call::Start(task, runtime))
-            }
-        }
-    }
-
-    const fn works(&mut self, now: Instant) {
-        self.at = At::Work;
-        self.since = now;
+        self.worker.is_due(at, now, |bell| {
+            let task = Task {
+                store: self.store.clone(),
+                patience: self.patience,
+                shared: self.shared.clone(),
+                bell,
+            };
+            task.run()
+        })
     }
 
     /// Nobody is there any more.
     pub(in crate::tasks) fn end(&self, fleet: &mut Fleet) {
-        if self.at == At::Nowhere {
-            return;
-        }
-        let farewell = self.bell.farewell.lock();
-        *farewell.unwrap_or_else(PoisonError::into_inner) = Some(fleet.leave());
-    }
-}
-
-impl Drop for Clerk {
-    fn drop(&mut self) {
-        self.bell.rung.notify_one();
+        self.worker.leave(|| fleet.leave());
     }
 }
 
 /// Makes one call at a time.
 #[derive(Debug)]
-pub(in crate::tasks) struct Task {
+struct Task {
     store: Arc<dyn SharedSlots>,
-    bell: Arc<Bell>,
+    patience: Duration,
     shared: Weak<Shared>,
+    bell: Arc<Bell<Release>>,
 }
 
 impl Task {
@@ -164,18 +93,11 @@ impl Task {
         while let Some(next) = self.next() {
             match next {
                 Ok(errand) => self.make(errand).await,
-                Err(None) => self.bell.rung.notified().await,
-                Err(Some(at)) => {
-                    let rung = self.bell.rung.notified();
-                    // Either is a reason to look again.
-                    drop(timeout_at(at, rung).await);
-                }
+                Err(until) => self.bell.rest(until).await,
             }
         }
-        let farewell = self.bell.farewell.lock();
-        let farewell = farewell.unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(release) = farewell {
-            drop(timeout(PATIENCE, self.store.release(release)).await);
+        if let Some(release) = self.bell.farewell() {
+            drop(in_time(self.patience, self.store.release(release)).await);
         }
     }
 
@@ -193,9 +115,9 @@ impl Task {
                 .filter(|sharing| self.is_of(&sharing.clerk))?;
             let next = sharing.fleet.next(slots, demand, now);
             let next = next.map(|due| sharing.fleet.begin(due, slots, demand, now));
-            sharing.clerk.works(now);
+            sharing.clerk.worker.works(now);
             if let Err(until) = next {
-                sharing.clerk.at = At::Rest(until);
+                sharing.clerk.worker.rests(until);
             }
             Some(next)
         })
@@ -203,7 +125,7 @@ impl Task {
 
     /// The store may have been changed for another.
     fn is_of(&self, clerk: &Clerk) -> bool {
-        Arc::ptr_eq(&self.bell, &clerk.bell)
+        clerk.worker.is(&self.bell)
     }
 
     async fn make(&self, errand: Errand) {
@@ -225,14 +147,13 @@ impl Task {
                 }
             })
         };
-        let answer = timeout(PATIENCE, call).await;
+        let answer = in_time(self.patience, call).await;
         let Some(shared) = self.shared.upgrade() else {
             return;
         };
         match answer {
-            Ok(Ok(answer)) => self.answered(&shared, answer, asked),
-            Ok(Err(error)) => self.failed(&shared, error),
-            Err(_) => self.failed(&shared, StoreError::late(NoAnswer)),
+            Ok(answer) => self.answered(&shared, answer, asked),
+            Err(error) => self.failed(&shared, error),
         }
     }
 
@@ -267,8 +188,7 @@ impl Task {
             Some((away, state.queue.waiting()))
         });
         if let Some((away, waiting)) = back {
-            let away_ms = u64::try_from(away.as_millis()).unwrap_or(u64::MAX);
-            tracing::info!(away_ms, waiting, "the store of task slots answers again");
+            events::store_is_back(away, waiting);
         }
     }
 
@@ -280,18 +200,15 @@ impl Task {
             let is_new = sharing.fleet.failed(now);
             sharing.clerk.error = Some(error.clone());
             let (outage, processes) = (sharing.fleet.outage(), sharing.fleet.sharers());
-            let share = outage.share(state.slots.capacity(), processes);
-            is_new.then(|| (outage, processes, share, state.queue.waiting()))
-        });
-        if let Some((outage, processes, share, waiting)) = lost {
-            tracing::warn!(
-                error = error.source().map(field::display),
-                on_outage = %outage,
+            let lost = Lost {
+                outage,
                 processes,
-                share,
-                waiting,
-                "the store of task slots gives no answer: until it does, at most this share of tasks is begun"
-            );
+                share: outage.share(state.slots.capacity(), processes),
+            };
+            is_new.then(|| (lost, state.queue.waiting()))
+        });
+        if let Some((lost, waiting)) = lost {
+            events::store_is_away(&error, lost, waiting);
         }
     }
 }
@@ -305,29 +222,12 @@ enum Answer {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        // Its runtime ends: the next who is there starts another.
         if let Some(shared) = self.shared.upgrade() {
             shared.with_sharing(|sharing| {
                 if self.is_of(&sharing.clerk) {
-                    sharing.clerk.at = At::Nowhere;
+                    sharing.clerk.worker.is_gone();
                 }
             });
         }
     }
 }
-
-#[derive(Debug)]
-struct NoAnswer;
-
-impl fmt::Display for NoAnswer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no answer within {} ms", PATIENCE.as_millis())
-    }
-}
-
-impl Error for NoAnswer {}
-
-/// How long a call may take.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// A task that is so much later than that, or than its timer, may never go on.
-const STUCK: Duration = Duration::from_secs(2);

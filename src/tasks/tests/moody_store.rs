@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU32, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use http::{Request, Response};
@@ -34,12 +35,16 @@ pub(super) enum Mood {
     Refusing,
     /// Any of these, after up to 150 ms.
     Moody,
+    /// Does all, in 150 ms.
+    Far,
 }
 
 /// A store that is not always there.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
     pub(super) slots: MemorySlots,
+    /// How long a call may take.
+    pub(super) timeout: Duration,
     mood: Arc<Mutex<Mood>>,
     random: Arc<Mutex<StdRng>>,
     pub(super) calls: Arc<AtomicU32>,
@@ -49,6 +54,7 @@ impl Store {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             slots: MemorySlots::new(),
+            timeout: MILLISECOND * 100,
             mood: Arc::new(Mutex::new(Mood::Fine)),
             random: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
             calls: Arc::default(),
@@ -94,6 +100,12 @@ impl Store {
                 let _ = call.await;
                 std::future::pending().await
             }
+            Mood::Far => {
+                sleep(MILLISECOND * 75).await;
+                let answer = call.await;
+                sleep(MILLISECOND * 75).await;
+                answer
+            }
             _ => call.await,
         }
     }
@@ -114,6 +126,10 @@ impl SharedSlots for Store {
 
     fn release(&self, release: Release) -> StoreFuture<'_, ()> {
         Box::pin(self.call(self.slots.release(release)))
+    }
+
+    fn call_timeout(&self) -> Duration {
+        self.timeout
     }
 }
 

@@ -62,6 +62,24 @@ async fn all_together_run_as_many_tasks_as_the_capacity_allows() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_is_far_serves_whoever_waits_for_it() {
+    for (timeout, serves) in [(500, true), (100, false), (0, false), (u64::MAX, true)] {
+        let mut store = Store::new(1);
+        store.is(Mood::Far);
+        store.timeout = Duration::from_millis(timeout);
+        let [a, b] = [(); 2].map(|()| limit(2, &store).on_outage(Outage::Wait));
+        for limit in [&a, &b] {
+            assert_eq!(starts(limit, SECOND).await, serves, "{timeout} ms");
+        }
+        assert!(!starts(&b, 20 * SECOND).await, "{timeout} ms");
+        for limit in [&a, &b] {
+            let state = limit.handle().snapshot().store.unwrap();
+            assert_eq!(state.away_since.is_none(), serves, "{timeout} ms");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_sees_a_task_end_frees_its_slot_for_all() {
     let store = MemorySlots::new();
     let [a, b, c] = [(); 3].map(|()| limit(1, &store));

@@ -24,7 +24,7 @@ mod no_turn;
 mod origin;
 #[path = "../../../src/plan.rs"]
 mod plan;
-#[path = "../../../src/store.rs"]
+#[path = "../../../src/store/mod.rs"]
 mod store;
 mod sync {
     pub(crate) use loom::sync::{Mutex, MutexGuard};

@@ -14,6 +14,7 @@ use tower_ploton::{
     limit::MemoryStore,
     metrics::{BUCKETS, start},
     mock::{FakePloton, Fault},
+    tasks::MemorySlots,
 };
 
 use crate::{KEY, PLOTON, create, key, scrape::Scrape};
@@ -79,10 +80,12 @@ pub(crate) async fn everything() {
     let stack = self::stack();
     let _ = stack.layer(fake).oneshot(create(PLOTON, "four")).await;
 
-    // A store that is shared.
+    // Stores that are shared.
     let rate = PlotonRateLimit::new(Plan::Production).shared(MemoryStore::new());
-    let service = self::stack().rate_limit(rate).layer(FakePloton::new());
-    service.oneshot(get().unwrap()).await.unwrap();
+    let tasks = PlotonTaskLimit::new(Plan::Production).shared(MemorySlots::new());
+    let stack = self::stack().rate_limit(rate).tasks(tasks);
+    let service = stack.layer(FakePloton::new());
+    service.oneshot(create(PLOTON, "five")).await.unwrap();
 
     // A source of keys.
     let source = || future::ready(Ok::<_, Infallible>(ApiKey::parse(KEY).unwrap()));

@@ -1,8 +1,11 @@
 //! What is the same for all that processes share by a store.
 
-use std::{error::Error, fmt, pin::Pin};
+use std::{error::Error, fmt, pin::Pin, time::Duration};
 
+use tokio::time::timeout;
 use tower::BoxError;
+
+pub(crate) mod worker;
 
 /// What a store that processes share answers, later.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -72,6 +75,21 @@ impl StoreError {
     pub const fn is_late(&self) -> bool {
         self.late
     }
+
+    /// What the log is told: the causes as one line. An error may say itself what its cause does.
+    pub(crate) fn in_a_line(&self) -> String {
+        let mut line = self.source.to_string();
+        let mut cause = self.source.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !line.contains(&text) {
+                line.push_str(": ");
+                line.push_str(&text);
+            }
+            cause = error.source();
+        }
+        line
+    }
 }
 
 impl fmt::Display for StoreError {
@@ -83,5 +101,52 @@ impl fmt::Display for StoreError {
 impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(self.source.as_ref())
+    }
+}
+
+/// Waits for an answer for so long, and no longer.
+pub(crate) async fn in_time<T>(
+    patience: Duration,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let answer = timeout(patience, call).await;
+    answer.unwrap_or_else(|_| Err(StoreError::late(NoAnswer(patience))))
+}
+
+/// How long a call may take, whatever its store or its user says.
+pub(crate) fn patience(timeout: Duration) -> Duration {
+    timeout.clamp(SHORTEST_TIMEOUT, LONGEST_TIMEOUT)
+}
+
+#[derive(Debug)]
+struct NoAnswer(Duration);
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no answer within {} ms", self.0.as_millis())
+    }
+}
+
+impl Error for NoAnswer {}
+
+/// How long a call may take, where nobody says it.
+pub(crate) const TIMEOUT: Duration = Duration::from_millis(100);
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(10);
+/// Fits: when a store is back, nothing is sent for a second and two calls, and a store puts nothing off by more than 2.5 s.
+const LONGEST_TIMEOUT: Duration = Duration::from_millis(750);
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once_each() {
+        let refused = || io::Error::other("refused");
+        assert_eq!(StoreError::new(refused()).in_a_line(), "refused");
+        let nested = io::Error::other(StoreError::new(refused()));
+        let line = StoreError::new(nested).in_a_line();
+        assert_eq!(line, "shared store failed: refused");
     }
 }

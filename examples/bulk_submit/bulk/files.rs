@@ -168,7 +168,10 @@ mod tests {
         }
         adding.join_all().await;
         let mut count = 0;
-        let counts = |_: &Value| Some(count += 1);
+        let counts = |_: &Value| {
+            count += 1;
+            Some(())
+        };
         open(&file, counts).unwrap();
         assert_eq!(count, 100);
     }

@@ -268,12 +268,18 @@ impl Bucket {
         now: Instant,
         random: f64,
     ) -> Option<Instant> {
-        self.ring.refused(sent.number);
+        let said = self.believed(said);
+        // Refused for something else, such as too many tasks, though it counts.
+        let has_left = said.is_some_and(|said| said.remaining > 0);
+        if has_left {
+            self.ring.answered(sent.number, now);
+        } else {
+            self.ring.refused(sent.number);
+        }
         let fresh = self.pause.is_fresh(sent.number);
         if fresh && self.fleet.is_none() && sent.paced && !self.pause.is_probe(sent.number) {
-            self.blame_pacing(now);
+            self.blame_pacing(has_left, now);
         }
-        let said = self.believed(said);
         let reset = self.server.refused(said, self.answer(sent, now));
         self.see_no_others();
         let hint = hint.or(reset).unwrap_or(self.span.longest);
@@ -320,8 +326,8 @@ impl Bucket {
     /// Refused although paced. Either credit was used; or too little of the plan for it to be our fault, so others use the
     /// key, even if Remaining is too small a number to show them (it is where the server's burst is a part of the plan); or
     /// nearly all of the plan, by nobody else, and the server counts more strictly than it says (some estimate their
-    /// window).
-    fn blame_pacing(&mut self, now: Instant) {
+    /// window); none does so by more than a fifth, but one may refuse for something else.
+    fn blame_pacing(&mut self, has_left: bool, now: Instant) {
         if self.credit.refused(self.plan, self.span, now) {
             return;
         }
@@ -329,9 +335,13 @@ impl Bucket {
         let nearly_all = u64::from(self.n).saturating_mul(9);
         if used < nearly_all && self.credit.sees_headers() {
             self.server.neighbours.share(self.span, now);
-        } else if used >= nearly_all && self.server.neighbours.others() <= self.plan / 50 {
+        } else if used >= nearly_all
+            && !has_left
+            && self.server.neighbours.others() <= self.plan / 50
+        {
             self.cut.take(now);
-            self.set_rate(self.n.saturating_sub(self.a_step()).max(1));
+            let least = self.plan.saturating_sub(self.plan.div_ceil(5)).max(1);
+            self.set_rate(self.n.saturating_sub(self.a_step()).max(least));
         }
     }
 

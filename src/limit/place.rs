@@ -9,7 +9,10 @@ use std::{
 };
 
 use http::Request;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    runtime::{self, Handle},
+    time::{Instant, Sleep, sleep_until},
+};
 use tower::BoxError;
 
 use super::{
@@ -31,8 +34,8 @@ pub(super) struct Place {
     turn: bool,
     /// `Some` of one whose turn it was not at once. Boxed, since services and futures are larger by it, and moved often.
     wait: Option<Box<Wait>>,
-    /// Made at the first wait, and kept for the next.
-    timer: Option<Pin<Box<Sleep>>>,
+    /// Made at the first wait, and kept for the next on the same runtime.
+    timer: Option<(runtime::Id, Pin<Box<Sleep>>)>,
 }
 
 /// How long a request waits, and behind how many, at the most.
@@ -199,9 +202,12 @@ impl Place {
     fn poll_timer(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
         // tokio rounds up to the next millisecond, and panics where there is none.
         let until = until.min(later(Instant::now(), FAR));
-        let timer = self
+        // A service may go to another runtime, on which the timer of the first would never fire, or panic.
+        let here = Handle::current().id();
+        self.timer.take_if(|(runtime, _)| *runtime != here);
+        let (_, timer) = self
             .timer
-            .get_or_insert_with(|| Box::pin(sleep_until(until)));
+            .get_or_insert_with(|| (here, Box::pin(sleep_until(until))));
         if timer.deadline() != until {
             timer.as_mut().reset(until);
         }

@@ -170,9 +170,15 @@ impl View {
         let said = said?;
         self.last = Some(said);
         self.silent = None;
+        let reset = within(said, span);
+        if reset.is_some_and(|reset| self.windows.goes_on(reset, answer.sent)) {
+            // Else each window to come would be taken for ended too early.
+            self.names = ServerClock::default();
+            self.dates = ServerClock::default();
+        }
         let heard = self.read(said, answer);
         self.neighbours.refused(heard, now);
-        within(said, span).map(|_| heard.reset.saturating_duration_since(now))
+        reset.map(|_| heard.reset.saturating_duration_since(now))
     }
 
     /// The server's windows are of another length: what was learned by the old one starts anew.

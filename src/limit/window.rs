@@ -123,6 +123,14 @@ impl Windows {
         current.is_some_and(|window| later(window.end, RESOLUTION) < sent)
     }
 
+    /// Whether `reset` is that of a window that was taken for ended when a request was sent at `sent`: the server's clock was
+    /// set back, or goes more slowly than clocks do.
+    pub(super) fn goes_on(&self, reset: Duration, sent: Instant) -> bool {
+        let current = self.current.as_ref();
+        let had_ended = current.is_some_and(|window| window.end <= sent);
+        had_ended && self.which(reset, sent) == Which::Same
+    }
+
     /// The windows are of another length from here on: what is known of them is of no use.
     pub(super) fn start_anew(&mut self) {
         self.current = None;

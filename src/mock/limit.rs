@@ -209,9 +209,14 @@ fn quotient(a: u128, b: u128) -> u128 {
     a.checked_div(b).unwrap_or(0)
 }
 
-fn later(at: Instant, by: Duration) -> Instant {
-    at.checked_add(by).unwrap_or(at)
+/// `by` after `at`; further away than a clock reaches, it is a time that does not come.
+pub(super) fn later(at: Instant, by: Duration) -> Instant {
+    let far = || at.checked_add(FAR);
+    at.checked_add(by).or_else(far).unwrap_or(at)
 }
+
+/// Thirty years.
+const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
 
 fn nanoseconds(count: u128) -> Duration {
     let second = Duration::from_secs(1).as_nanos();
@@ -327,6 +332,24 @@ mod tests {
         // Each wait is rounded up to a nanosecond, and what it gained too much counts for the next only if it fits.
         let late = (now - start).checked_sub(MINUTE * 1_000).unwrap();
         assert!(late < Duration::from_micros(7), "{late:?}");
+    }
+
+    /// The log forgot at once what it was to remember for ever, and a refusal asked for no wait.
+    #[test]
+    fn a_window_without_end_lets_one_through_once() {
+        for model in [
+            RateLimitModel::fixed_window(n(1), Duration::MAX),
+            RateLimitModel::sliding_log(n(1), Duration::MAX),
+        ] {
+            let start = Instant::now();
+            let mut limiter = Limiter::new(model, start);
+            assert!(limiter.check(start).allowed);
+            let refused = limiter.check(start + MINUTE * 1_000_000);
+            assert!(
+                !refused.allowed && refused.retry_after > MINUTE,
+                "{refused:?}"
+            );
+        }
     }
 
     #[test]

@@ -213,8 +213,7 @@ impl FakePloton {
 
     /// Takes `key` for `grace` yet, and then no longer, as when it was replaced.
     pub fn revoke_key_after(&self, key: &str, grace: Duration) {
-        let now = Instant::now();
-        let at = now.checked_add(grace).unwrap_or(now);
+        let at = limit::later(Instant::now(), grace);
         self.with(|state| state.keys.revoke(key, at));
     }
 

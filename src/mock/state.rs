@@ -20,7 +20,7 @@ use super::{
     answer::{self, Answer, ErrorCode},
     fault::{Fault, Faults},
     keys::Keys,
-    limit::{Limiter, Verdict},
+    limit::{self, Limiter, Verdict},
     record::{Attempt, Outcome},
     replay::{self, KeyedRequest, Replays},
     tasks::{self, NewTask, Tasks},
@@ -311,7 +311,7 @@ impl State {
             allowed: false,
             limit,
             remaining: 0,
-            reset: now.checked_add(whole).unwrap_or(now),
+            reset: limit::later(now, whole),
             retry_after: wait,
         };
         self.with_rate(answer.retry_after(wait), verdict)

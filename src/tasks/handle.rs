@@ -57,7 +57,8 @@ impl TaskLimitHandle {
 
     /// The whole list of running tasks, asked for at `asked` (before its first page). It settles what is unclear: a task
     /// that it lacks has ended; one that has no slot gets that of a request that may have created it, else one of its own;
-    /// and a request that is over and created none of them gives its slot back.
+    /// and a request that is over and created none of them gives its slot back. Of one that ended unclearly less than a second
+    /// before `asked` it says nothing: that may still have been on its way.
     ///
     /// # Example
     ///

@@ -237,7 +237,7 @@ impl Slots {
         now: Instant,
     ) {
         let tasks: BTreeSet<&str> = tasks.filter(|task| !self.ended.contains(task)).collect();
-        let is_older = |slot: &Held| slot.calls == 0 && slot.news < asked;
+        let is_older = |slot: &Held| slot.calls == 0 && slot.arrived() < Some(asked);
         let mut gone = Vec::new();
         let mut unbound = VecDeque::new();
         for (number, slot) in &self.held {
@@ -374,6 +374,14 @@ impl Slots {
 }
 
 impl Held {
+    /// When all that is told of it was true at the server, at the latest.
+    fn arrived(&self) -> Option<Instant> {
+        match self.fate {
+            TaskFate::Unknown => self.news.checked_add(MAY_STILL_ARRIVE),
+            TaskFate::None | TaskFate::Created => Some(self.news),
+        }
+    }
+
     /// When it ends if nothing is heard of it; `None` while a request is on its way.
     fn ends(&self, limit: Duration) -> Option<Instant> {
         (self.calls == 0)
@@ -409,6 +417,8 @@ impl Ended {
     }
 }
 
+/// How long after its end a request may still reach the server: a list that was asked for before says nothing of it.
+const MAY_STILL_ARRIVE: Duration = Duration::from_secs(1);
 /// How long a slot is kept that is not heard of.
 const TIME_LIMIT: Duration = Duration::from_secs(60 * 60);
 /// Far more than answers are on their way at once.

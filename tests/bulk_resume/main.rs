@@ -227,6 +227,49 @@ async fn bad_lines_are_told_with_their_numbers_and_the_rest_is_done() {
     assert_eq!(created, ["one", "two"]);
 }
 
+/// The first line was no JSON, or said something else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_windows_puts_around_lines_is_no_part_of_them() {
+    for (name, lines) in [
+        ("windows", "\u{feff}one\r\ntwo\r\n"),
+        (
+            "windows.jsonl",
+            "\u{feff}\"one\"\r\n{\"prompt\":\"two\"}\r\n",
+        ),
+    ] {
+        let job = Job::new(name, lines).await;
+        let more: &[&str] = if name == "windows" {
+            &[]
+        } else {
+            &["--json-lines"]
+        };
+        let run = job.run(more);
+        assert_eq!(
+            (run.code(), run.count("created")),
+            (0, 2),
+            "{}",
+            run.stderr()
+        );
+        let tasks = job.fake.tasks().into_iter();
+        let mut created: Vec<_> = tasks.map(|task| task.prompt).collect();
+        created.sort();
+        assert_eq!(created, ["one", "two"]);
+    }
+}
+
+/// A pipe was read to its end, and then nothing of it was sent.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipe_is_refused() {
+    let job = Job::new("pipe", "").await;
+    let prompts = job.folder.join("prompts.txt");
+    fs::remove_file(&prompts).unwrap();
+    std::os::unix::fs::symlink("/dev/null", &prompts).unwrap();
+    let run = job.run(&[]);
+    assert_eq!(run.code(), 2);
+    assert!(run.stderr().contains("read twice"), "{}", run.stderr());
+}
+
 /// The slot of a line that may have a task was kept, and the next line waited for an hour.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_line_that_fails_stops_no_other() {
@@ -333,7 +376,7 @@ async fn what_it_cannot_begin_with_is_told_and_nothing_is_sent() {
     let run = job.run(&[]);
     assert_eq!(run.code(), 2);
     assert!(
-        run.stderr().contains("this is no result"),
+        run.stderr().contains("line 1: this is none of ours"),
         "{}",
         run.stderr()
     );

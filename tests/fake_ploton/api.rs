@@ -113,6 +113,15 @@ async fn every_error_of_the_page_can_be_had() {
     assert_eq!(fake.counts().created, 0);
 }
 
+/// It was revoked at once.
+#[tokio::test(start_paused = true)]
+async fn a_grace_without_end_revokes_no_key() {
+    let fake = FakePloton::new();
+    fake.revoke_key_after(support::KEY, Duration::MAX);
+    let response = send(&fake, create("x")).await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+}
+
 #[tokio::test(start_paused = true)]
 async fn plain_http_is_rejected_and_a_body_is_read_within_bounds() {
     let fake = FakePloton::new();

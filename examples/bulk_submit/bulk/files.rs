@@ -38,16 +38,20 @@ impl Appender {
     }
 }
 
-/// Opens a file for adding, and reads the lines that it has. Half a line at its end, of a program that was killed, is cut off.
-pub(crate) fn open(path: &Path) -> Result<(Vec<Value>, Appender), BoxError> {
+/// Opens a file for adding, and has `learn` read the lines that it has, which says `None` of one that is not ours. Half a line
+/// at its end, of a program that was killed, is cut off.
+pub(crate) fn open(
+    path: &Path,
+    learn: impl FnMut(&Value) -> Option<()>,
+) -> Result<Appender, BoxError> {
     let named = |error: BoxError| format!("{}: {error}", path.display());
-    let (lines, file) = read(path).map_err(named)?;
-    Ok((lines, Appender::to(file)))
+    Ok(Appender::to(read(path, learn).map_err(named)?))
 }
 
-fn read(path: &Path) -> Result<(Vec<Value>, File), BoxError> {
+/// Another file may be named by mistake, such as the prompts: it stays as it is.
+fn read(path: &Path, mut learn: impl FnMut(&Value) -> Option<()>) -> Result<File, BoxError> {
     let mut options = OpenOptions::new();
-    let file = options.create(true).append(true).open(path)?;
+    let mut file = options.create(true).append(true).open(path)?;
     // The file's name must be on the disk, too.
     if let Some(folder) = path.parent().filter(|_| cfg!(unix)) {
         let is_here = folder.as_os_str().is_empty();
@@ -55,20 +59,26 @@ fn read(path: &Path) -> Result<(Vec<Value>, File), BoxError> {
     }
     let text = fs::read(path)?;
     let whole = text.iter().rposition(|byte| *byte == b'\n');
-    let (whole, half) = text.split_at(whole.map_or(0, |end| end + 1));
-    let mut lines = Vec::new();
+    let (whole, last) = text.split_at(whole.map_or(0, |end| end + 1));
+    let mut number = 0;
+    let mut learn = |line: &Value| {
+        number += 1;
+        learn(line).ok_or_else(|| format!("line {number}: this is none of ours: {line}"))
+    };
     for (number, line) in whole.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let line = serde_json::from_slice(line);
-        lines.push(line.map_err(|error| format!("line {}: {error}", number + 1))?);
+        learn(&line.map_err(|error| format!("line {}: {error}", number + 1))?)?;
     }
-    // Another file was named by mistake, such as the prompts: it stays as it is.
-    if !matches!(half.first(), None | Some(b'{')) {
-        return Err(format!("line {}: it is no JSON object", lines.len() + 1).into());
-    }
-    if !half.is_empty() {
+    if let Ok(line) = serde_json::from_slice(last) {
+        // An editor took the end of the last line away.
+        learn(&line)?;
+        file.write_all(b"\n")?;
+    } else if !matches!(last.first(), None | Some(b'{')) {
+        return Err(format!("line {}: it is no JSON object", number + 1).into());
+    } else if !last.is_empty() {
         file.set_len(whole.len() as u64)?;
     }
-    Ok((lines, file))
+    Ok(file)
 }
 
 /// Writes what comes, until nobody can add anything. After an error nothing more is written.
@@ -116,24 +126,36 @@ mod tests {
     #[test]
     fn a_file_of_something_else_stays_as_it_is() {
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bulk_not_ours.txt");
-        for text in ["Summarise invoice 1", "{}\nSummarise", "Pay\n{\"half"] {
+        let ours = |line: &Value| line.get("line").map(|_| ());
+        for text in [
+            "Summarise invoice 1",
+            "{\"line\":1}\nSummarise",
+            "Pay\n{\"half",
+            // The last line of these prompts was cut off.
+            "{\"prompt\":\"a\"}\n{\"prompt\":\"b\"}",
+            "{\"prompt\":\"a\"}\n{\"prom",
+            "{\"prompt\":\"a\"}",
+        ] {
             fs::write(&file, text).unwrap();
-            assert!(read(&file).is_err(), "{text:?}");
+            assert!(read(&file, ours).is_err(), "{text:?}");
             assert_eq!(fs::read_to_string(&file).unwrap(), text);
         }
-        for half in ["", "{", "{\"", "{\"line\":1"] {
-            fs::write(&file, format!("{{}}\n{half}")).unwrap();
-            assert_eq!(read(&file).unwrap().0.len(), 1, "{half:?}");
-            assert_eq!(fs::read_to_string(&file).unwrap(), "{}\n");
+        let whole = "{\"line\":1}\n";
+        for half in ["", "{", "{\"", "{\"line\":2"] {
+            fs::write(&file, format!("{whole}{half}")).unwrap();
+            read(&file, ours).unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), whole, "{half:?}");
         }
+        fs::write(&file, whole.trim_end()).unwrap();
+        read(&file, ours).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), whole);
     }
 
     #[tokio::test]
     async fn lines_that_come_together_are_all_in_the_file_when_they_are_told_to_be() {
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bulk_together.jsonl");
         let _ = fs::remove_file(&file);
-        let (lines, appender) = open(&file).unwrap();
-        assert!(lines.is_empty());
+        let appender = open(&file, |_| None).unwrap();
         let mut adding = tokio::task::JoinSet::new();
         for line in 0..100 {
             let (appender, file) = (appender.clone(), file.clone());
@@ -145,6 +167,12 @@ mod tests {
             });
         }
         adding.join_all().await;
-        assert_eq!(open(&file).unwrap().0.len(), 100);
+        let mut count = 0;
+        let counts = |_: &Value| {
+            count += 1;
+            Some(())
+        };
+        open(&file, counts).unwrap();
+        assert_eq!(count, 100);
     }
 }

@@ -1,7 +1,7 @@
 //! The file of prompts.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufRead, BufReader},
 };
 
@@ -36,6 +36,10 @@ impl Lines {
     /// What a fake creates has keys of its own: it is no task for a real Ploton.
     pub(crate) fn open(options: &Options) -> io::Result<Self> {
         let path = &options.prompts;
+        // Of a pipe nothing would be left after the first look, and its name says nothing.
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::Error::other("it is no file that can be read twice"));
+        }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         Ok(Self {
             file: BufReader::new(File::open(path)?),
@@ -55,6 +59,9 @@ impl Lines {
                 return Ok(None);
             }
             self.number += 1;
+            if self.number == 1 && bytes.starts_with(BYTE_ORDER_MARK) {
+                bytes.drain(..BYTE_ORDER_MARK.len());
+            }
             if !bytes.trim_ascii().is_empty() {
                 break;
             }
@@ -100,3 +107,6 @@ fn json_task(text: &str) -> Result<NewTask, String> {
     let more = more.unwrap_or_default().into_iter();
     Ok(more.fold(task, |task, (name, value)| task.field(name, value)))
 }
+
+/// What editors put before the first line, and what is no part of it.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();

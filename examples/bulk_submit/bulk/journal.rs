@@ -67,17 +67,9 @@ impl Journal {
     pub(crate) fn open(out: &Path) -> Result<Self, BoxError> {
         let mut path = out.as_os_str().to_owned();
         path.push(".journal");
-        let (results_lines, results) = files::open(out)?;
-        let (sent_lines, sent) = files::open(Path::new(&path))?;
         let mut state = State::default();
-        for line in &results_lines {
-            let wrong = || format!("{}: this is no result: {line}", out.display());
-            state.read_result(line).ok_or_else(wrong)?;
-        }
-        for line in &sent_lines {
-            let wrong = || format!("{}.journal: this is no entry: {line}", out.display());
-            state.read_sent(line).ok_or_else(wrong)?;
-        }
+        let results = files::open(out, |line| state.read_result(line))?;
+        let sent = files::open(Path::new(&path), |line| state.read_sent(line))?;
         Ok(Self {
             sent,
             results,

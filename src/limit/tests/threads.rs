@@ -45,6 +45,34 @@ fn threads_that_hammer_get_no_more_than_one_would() {
     assert_eq!(limit.handle().snapshot().waiting, 0);
 }
 
+/// It kept the timer of the runtime on which it waited first: that panicked once the runtime had ended, and never fired
+/// where nobody drove it.
+#[test]
+fn a_service_that_waited_on_one_runtime_waits_on_another() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().build().unwrap()
+    };
+    let limit = PlotonRateLimit::new(requests(12_000));
+    let mut service = limit.layer(service_fn(async |_: Request<()>| {
+        Ok::<_, Infallible>(Response::new(()))
+    }));
+    let mut three = |runtime: &tokio::runtime::Runtime| {
+        runtime.block_on(async {
+            for _ in 0..3 {
+                let ready = time::timeout(10 * SECOND, service.ready()).await;
+                ready.expect("hangs").unwrap().call(get()).await.unwrap();
+            }
+        });
+    };
+    let first = runtime();
+    three(&first);
+    let second = runtime();
+    three(&second);
+    drop(second);
+    three(&first);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn tasks_on_several_threads_are_all_served_and_some_give_up() {
     let limit = PlotonRateLimit::new(requests(120_000));

@@ -250,7 +250,7 @@ proptest! {
             while world.running().next().is_some() {
                 world.act(Op::Finish(0, true));
             }
-            world.now += Duration::from_millis(100);
+            world.now += Duration::from_millis(1_100);
             world.act(Op::List);
             world.act(Op::Listed);
             prop_assert_eq!(world.slots.taken(), 0, "a slot is left over");

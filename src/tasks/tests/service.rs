@@ -252,7 +252,7 @@ async fn a_future_that_is_dropped_at_any_point_leaves_nothing_behind() {
     assert_eq!(service.handle.snapshot().unsettled, 1);
     service
         .handle
-        .listed([], Instant::now() + Duration::from_secs(1));
+        .listed([], Instant::now() + Duration::from_secs(2));
     assert_eq!(service.running(), 0);
 
     service.handle.running("task_1");

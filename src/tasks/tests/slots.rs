@@ -116,7 +116,7 @@ fn a_list_settles_what_is_unclear() {
     slots.running("bound", now);
     slots.running("gone", now);
     let on_its_way = slots.take(key(), now);
-    let asked = now + SECOND;
+    let asked = now + SECOND * 2;
     let late = slots.take(key(), asked);
     slots.end(late, End::Unknown, asked + SECOND);
     // One of the two unclear requests created `new`; the other none, or it has ended.
@@ -131,6 +131,18 @@ fn a_list_settles_what_is_unclear() {
     slots.end(on_its_way, End::Refused, asked);
     slots.finished("new");
     assert_eq!(slots.taken(), 2);
+}
+
+/// A request was given up while it was on its way. Its slot was taken by another one, and both created a task.
+#[test]
+fn a_list_says_nothing_of_a_request_that_may_not_have_arrived_yet() {
+    let (mut slots, _, now) = ended(End::Unknown);
+    let asked = now + SECOND / 2;
+    slots.listed([].into_iter(), asked, asked + SECOND);
+    assert_eq!(slots.taken(), 1);
+    let asked = now + SECOND * 2;
+    slots.listed([].into_iter(), asked, asked);
+    assert_eq!(slots.taken(), 0);
 }
 
 /// The list put a task whose answer was not read yet into the slot of another.
@@ -188,7 +200,8 @@ fn a_key_is_forgotten_when_a_list_guesses_what_its_request_created() {
     let one = key();
     let number = slots.take(one.clone(), now);
     slots.end(number, End::Unknown, now);
-    slots.listed(["foreign"].into_iter(), now + SECOND, now + SECOND);
+    let asked = now + SECOND * 2;
+    slots.listed(["foreign"].into_iter(), asked, asked);
     assert_eq!(slots.join(&one), None);
 }
 

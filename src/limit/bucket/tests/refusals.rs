@@ -20,6 +20,36 @@ fn a_strict_server_gets_a_little_less_and_the_rest_again_later() {
     assert_eq!(bucket.n, 100);
 }
 
+/// A server that refused tasks since too many ran, once in 20 s, brought the pace down to a quarter, for a day.
+#[test]
+fn a_refusal_that_says_that_some_are_left_is_no_fault_of_the_pace() {
+    for (left, n, counted) in [(4, 100, 96), (0, 99, 95)] {
+        let mut now = Instant::now();
+        let mut bucket = bucket(100);
+        bucket.burst(number(1));
+        use_up(&mut bucket, &mut now, 60, 5);
+        let sent = send(&mut bucket, &mut now);
+        bucket.refused(sent, Some(SECOND), said(100, left, 60), now, 0.0);
+        assert_eq!(bucket.n, n);
+        assert_eq!(bucket.ring.count(now), counted);
+    }
+}
+
+#[test]
+fn refusals_of_whatever_kind_leave_four_fifths_of_the_plan() {
+    let mut now = Instant::now();
+    let mut bucket = bucket(100);
+    for _ in 0..30 {
+        for _ in 0..95 {
+            let sent = send(&mut bucket, &mut now);
+            bucket.answered(sent, None, now);
+        }
+        let sent = send(&mut bucket, &mut now);
+        bucket.refused(sent, Some(SECOND), None, now, 0.0);
+    }
+    assert_eq!(bucket.n, 80);
+}
+
 #[test]
 fn a_refusal_with_little_of_the_plan_used_is_about_others() {
     for tells in [false, true] {

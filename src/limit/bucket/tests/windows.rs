@@ -159,3 +159,29 @@ fn a_clock_that_is_set_back_stops_nobody() {
     bucket.answered(sent, said(100, 99, 120), now);
     assert_eq!(bucket.mode(now), Mode::Window);
 }
+
+/// The clock's old reading was believed for hours: the first request of each window came too early, and was refused.
+#[test]
+fn a_refusal_by_a_window_that_seemed_to_have_ended_corrects_the_clock() {
+    let mut now = Instant::now();
+    let mut bucket = in_window_mode(&mut now);
+    // The server's clock is set back by four seconds, so that this window lasts longer.
+    let ends = now + 64 * SECOND;
+    now += 30 * SECOND;
+    for remaining in (0..99).rev() {
+        let sent = bucket.send(now, None);
+        bucket.answered(sent, said(100, remaining, 120), now);
+    }
+    now = bucket.server.windows.end().unwrap();
+    let probe = bucket.send(now, None);
+    bucket.refused(probe, Some(ends - now), said(100, 0, 120), now, 0.0);
+    let sent = send(&mut bucket, &mut now);
+    bucket.answered(sent, said(100, 99, 180), now);
+    assert_eq!(bucket.mode(now), Mode::Window);
+    let next = bucket.server.windows.end().unwrap();
+    assert!(
+        next >= ends + WINDOW,
+        "{:?} too early",
+        ends + WINDOW - next
+    );
+}

@@ -13,4 +13,5 @@ mod servers;
 mod shares;
 mod store;
 mod threads;
+mod windows;
 mod world;

@@ -203,6 +203,7 @@ impl Bucket {
     fn unheard(&mut self, arrived: Instant, now: Instant) {
         if self.server.unheard(arrived, self.span, now) {
             self.credit.unheard();
+            self.doubt_windows();
         }
     }
 
@@ -225,7 +226,9 @@ impl Bucket {
         if self.credit.heard(unused, self.span, now) {
             self.pacer.give(self.earned(now), now);
         }
+        let trusted = self.trust_as_the_fleet();
         let whole = self.server.heard(said, answer);
+        self.tell_fleet(sent, trusted);
         self.see_no_others();
         let learned = whole && self.learns && said.limit != self.plan;
         if let Some(limit) = NonZeroU32::new(said.limit).filter(|_| learned) {
@@ -240,7 +243,7 @@ impl Bucket {
         Answer {
             now,
             sent: sent.at,
-            window: sent.window,
+            window: self.window_of(sent),
             ours: sent.own.saturating_add(since),
             recent: recent.saturating_sub(1),
             total: self.next,

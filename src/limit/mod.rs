@@ -46,7 +46,7 @@ pub use self::{
     service::{RateLimitService, ResponseFuture},
     store::{
         Lease, LeaseRequest, Pause, Seen, SharedStore, StoreError, StoreFuture, StoreTime, Turn,
-        Unused,
+        Unused, WindowSeen,
     },
 };
 pub use crate::no_turn::{DeadlineTooSoon, QueueFull, WaitTooLong};
@@ -250,9 +250,10 @@ impl PlotonRateLimit {
     /// own queue longer than the bounds say, whatever the store does; see [`on_outage`](Self::on_outage).
     ///
     /// Each process goes by tokens that it leases from the store, ahead of their time where requests wait. One that is there
-    /// when a token comes uses it; nothing is saved up for bursts, and no window is used at once. A 429 that one
-    /// sees pauses all, as soon as each has asked the store again: within a second, if it sends much. [What the rules
-    /// become](rules) is on their page. A task makes the calls; it ends with the last clone, service and handle.
+    /// when a token comes uses it; nothing is saved up for bursts, but what an even pace could not use any more of a window
+    /// of the server, where its answers prove that it counts in windows. A 429 that one sees pauses all, as soon as each has
+    /// asked the store again: within a second, if it sends much. [What the rules become](rules) is on their page. A task makes
+    /// the calls; it ends with the last clone, service and handle.
     ///
     /// # Example
     ///

@@ -6,7 +6,7 @@ use redis::{FromRedisValue, RedisError, Value};
 use tower::BoxError;
 
 use super::{
-    fleet::{interval, micros},
+    fleet::{interval, micros, millis},
     store::{
         Lease, LeaseRequest, Pause, Seen, SharedStore, StoreError, StoreFuture, StoreTime, Turn,
         Unused,
@@ -30,6 +30,7 @@ impl SharedStore for RedisStore {
                 Some(turn) => (turn.at.0.to_string(), turn.put_off),
                 None => ("-1".to_owned(), 0),
             };
+            let seen = ask.window.unwrap_or_default();
             let args = [
                 "lease".to_owned(),
                 interval(ask.interval).to_string(),
@@ -42,6 +43,14 @@ impl SharedStore for RedisStore {
                 micros(ask.hold).to_string(),
                 at,
                 put_off.to_string(),
+                u8::from(ask.doubts).to_string(),
+                // 0 where nothing was seen.
+                millis(seen.reset).to_string(),
+                millis(seen.length).to_string(),
+                seen.remaining.to_string(),
+                micros(seen.sent).to_string(),
+                micros(seen.ends).to_string(),
+                u8::from(seen.proved).to_string(),
             ];
             let reply = self.rate(&args).await.map_err(failed)?;
             lease(reply).ok_or_else(|| StoreError::new(UnexpectedReply(())))
@@ -104,6 +113,8 @@ fn lease(reply: Value) -> Option<Lease> {
         tat,
         paused_until,
         processes,
+        at_once,
+        windows,
     ] = *numbers.as_slice()
     else {
         return None;
@@ -126,5 +137,7 @@ fn lease(reply: Value) -> Option<Lease> {
             paused_until: time(paused_until)?,
         },
         processes: u32::try_from(processes).ok()?,
+        at_once: at_once == 1,
+        windows: windows == 1,
     })
 }

@@ -68,6 +68,28 @@ pub struct LeaseRequest {
     pub seen: Seen,
     /// No token begins before so long from now: the store was away, and others may not know yet that it is back.
     pub hold: Duration,
+    /// What the server said of its window; `Some` where that is news.
+    pub window: Option<WindowSeen>,
+    /// The server does not count in windows as it seemed to, or others use the key: nothing leaves at once any more.
+    pub doubts: bool,
+}
+
+/// What an answer of the server told of its window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WindowSeen {
+    /// Its Reset, since 1970 by the server's clock: the window's name.
+    pub reset: Duration,
+    /// How long windows are.
+    pub length: Duration,
+    /// What was left of it.
+    pub remaining: u32,
+    /// How long ago the request left that was answered so.
+    pub sent: Duration,
+    /// From now on it surely ends within this time.
+    pub ends: Duration,
+    /// Remaining rose as it can only where a window begins: the server counts in windows.
+    pub proved: bool,
 }
 
 /// Tokens that are reserved for one process.
@@ -86,6 +108,10 @@ pub struct Lease {
     pub seen: Seen,
     /// Processes that are there, with this one.
     pub processes: u32,
+    /// All of its tokens begin at once: they are some that an even pace could not use before the server's window ends.
+    pub at_once: bool,
+    /// The server counts in windows, as far as the store was told: whoever sees that it does not is to say so.
+    pub windows: bool,
 }
 
 /// What a store says that holds for all processes, and that it is told again by each, in case that it lost it: it believes

@@ -21,6 +21,10 @@ pub(super) struct View {
     pub(super) unknown: Unknown,
     pub(super) windows: Windows,
     pub(super) neighbours: Neighbours,
+    /// What the last answer told of its window; `Some` where that is the newest.
+    pub(super) told: Option<Told>,
+    /// It proved that the server counts in windows.
+    pub(super) jumped: bool,
     jump: JumpProof,
     /// The name clock, learned from Resets: no `Date` is needed.
     names: ServerClock,
@@ -58,6 +62,8 @@ impl View {
         let Answer { now, span, .. } = answer;
         self.last = Some(said);
         self.silent = None;
+        self.told = None;
+        self.jumped = false;
         self.unknown.answered(answer.sent);
         self.left.answered(answer.sent, said.remaining, now);
         let heard = self.read(said, answer);
@@ -78,6 +84,7 @@ impl View {
             Which::Same => self.same_window(told, answer),
             Which::Next(later) => self.next_window(told, answer, later),
         }
+        self.told = Some(told);
         let count = Count {
             limit: said.limit,
             remaining: said.remaining,
@@ -93,6 +100,7 @@ impl View {
                 false
             }
             Rise::Jump => {
+                self.jumped = true;
                 if self.neighbours.are_gone(span, now) {
                     self.windows.trust();
                 }

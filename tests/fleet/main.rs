@@ -14,4 +14,5 @@ mod servers;
 mod shares;
 mod store;
 mod threads;
+mod windows;
 mod world;

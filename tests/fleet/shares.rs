@@ -9,7 +9,7 @@ use crate::{
     world::{N, SECOND, WINDOW, World},
 };
 
-fn assert_fair(shares: &[usize]) {
+pub(crate) fn assert_fair(shares: &[usize]) {
     let mean = shares.iter().sum::<usize>() as f64 / shares.len() as f64;
     let most = (mean / 10.0).max(1.0);
     let is_fair = |&share: &usize| (share as f64 - mean).abs() <= most;

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     num::NonZeroU32,
+    ops::Range,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -13,16 +14,18 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{Layer, ServiceExt, service_fn, util::BoxCloneService};
 use tower_ploton::{
     Plan, PlotonRateLimit,
     limit::{Outage, RateLimitHandle, SharedStore},
 };
 
 use crate::{
-    servers::{Kind, Server},
+    servers::{Headers, Kind, Server},
     store::Remote,
 };
+
+pub(crate) type Remotely = BoxCloneService<Request<()>, Response<()>, Infallible>;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
@@ -39,6 +42,8 @@ struct Inner {
     arrivals: Vec<Arrival>,
     random: SmallRng,
     refuses: u32,
+    /// How long each way takes, in ms.
+    ways: Range<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +70,22 @@ impl World {
             arrivals: Vec::new(),
             random: SmallRng::seed_from_u64(7),
             refuses: 0,
+            ways: 2..25,
         })))
+    }
+
+    /// It takes as long as this to come to the server, and back, in ms.
+    pub(crate) fn far(self, ways: Range<u64>) -> Self {
+        self.0.lock().unwrap().ways = ways;
+        self
+    }
+
+    /// Answers carry no rate headers.
+    pub(crate) fn without_headers(self) -> Self {
+        let mut inner = self.0.lock().unwrap();
+        inner.server = inner.server.clone().headers(Headers::Never);
+        drop(inner);
+        self
     }
 
     /// The next request is refused, whatever is left.
@@ -73,7 +93,8 @@ impl World {
         self.0.lock().unwrap().refuses += 1;
     }
 
-    fn answer(&self, process: usize) -> Response<()> {
+    /// A request comes to the server.
+    pub(crate) fn answer(&self, process: usize) -> Response<()> {
         let mut inner = self.0.lock().unwrap();
         let now = Instant::now();
         let shown = Duration::from_secs(1_800_000_000) + (now - inner.start);
@@ -102,7 +123,8 @@ impl World {
     }
 
     fn way(&self) -> Duration {
-        let way = self.0.lock().unwrap().random.random_range(2..25);
+        let inner = &mut *self.0.lock().unwrap();
+        let way = inner.random.random_range(inner.ways.clone());
         Duration::from_millis(way)
     }
 
@@ -133,18 +155,23 @@ impl World {
         (0..many).map(process).collect()
     }
 
-    /// A process of `workers` that send one request after the other.
-    pub(crate) fn process(&self, number: usize, workers: usize, limit: PlotonRateLimit) -> Process {
+    /// The way to the server.
+    pub(crate) fn remote(&self, number: usize) -> Remotely {
         let world = self.clone();
-        let service = limit.layer(service_fn(move |_: Request<()>| {
+        BoxCloneService::new(service_fn(move |_: Request<()>| {
             let world = world.clone();
             async move {
                 sleep(world.way()).await;
                 let response = world.answer(number);
                 sleep(world.way()).await;
-                Ok::<_, Infallible>(response)
+                Ok(response)
             }
-        }));
+        }))
+    }
+
+    /// A process of `workers` that send one request after the other.
+    pub(crate) fn process(&self, number: usize, workers: usize, limit: PlotonRateLimit) -> Process {
+        let service = limit.layer(self.remote(number));
         let mut tasks = JoinSet::new();
         for _ in 0..workers {
             let service = service.clone();

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,7 +16,7 @@ use tokio::{
     time::{Instant, advance},
 };
 use tower_ploton::{
-    limit::{Lease, MemoryStore, Pause, Seen, SharedStore, StoreTime, Turn, Unused},
+    limit::{Lease, MemoryStore, Pause, Seen, SharedStore, StoreTime, Turn, Unused, WindowSeen},
     redis::RedisStore,
 };
 
@@ -114,6 +117,9 @@ enum Call {
         tells: bool,
         /// Whether it comes for its turn.
         comes: bool,
+        /// What it says of the server's window.
+        window: Option<Window>,
+        doubts: bool,
     },
     /// As one that was told nonsense asks.
     AskWith {
@@ -132,17 +138,81 @@ enum Call {
     Forget,
 }
 
+/// What the server said: times in ms.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    /// By how much its Reset is after what the clock shows.
+    reset: i64,
+    remaining: u32,
+    sent: u64,
+    /// `None` where the window tells.
+    ends: Option<u64>,
+    proved: bool,
+}
+
 const SECOND: u64 = 1_000_000;
 
-fn call() -> impl Strategy<Value = Call> {
-    let hold = prop_oneof![20 => Just(0), 1 => 0..3 * SECOND];
-    let ask = (0_u64..30, 0_u32..30, hold, any::<bool>(), any::<bool>());
-    let ask = ask.prop_map(|(process, wanted, hold, tells, comes)| Call::Ask {
-        process,
-        wanted,
-        hold,
-        tells,
-        comes,
+/// Most are of the windows of one server, which begin with the full minutes; all are, if `calm`.
+fn window(calm: bool) -> impl Strategy<Value = Window> {
+    let seldom = u32::from(!calm);
+    let reset = prop_oneof![
+        4 => Just(0_i64),
+        1 => -1_000..=1_000_i64,
+        2 * seldom => -200_000_i64..1_i64 << 52,
+    ];
+    let remaining = prop_oneof![
+        4 => Just(1_500_u32),
+        4 * seldom => 0..2_000_u32,
+        seldom => any::<u32>(),
+    ];
+    let sent = prop_oneof![6 => 0_u64..300, 1 => 0..60_000_u64, seldom => any::<u64>()];
+    let ends = prop_oneof![6 => Just(None), seldom => any::<u64>().prop_map(Some)];
+    let proved = prop::bool::weighted(0.7);
+    (reset, remaining, sent, ends, proved).prop_map(|(reset, remaining, sent, ends, proved)| {
+        Window {
+            reset,
+            remaining,
+            sent,
+            ends,
+            proved,
+        }
+    })
+}
+
+impl Window {
+    /// As it is told by a process when the clock shows `now`, in ms.
+    fn seen(self, now: u64) -> WindowSeen {
+        let end = now / 60_000 * 60_000 + 60_000;
+        let mut seen = WindowSeen::default();
+        seen.reset = Duration::from_millis(end.saturating_add_signed(self.reset));
+        seen.length = Duration::from_secs(60);
+        seen.remaining = self.remaining;
+        seen.sent = Duration::from_millis(self.sent);
+        seen.ends = Duration::from_millis(self.ends.unwrap_or(end - now));
+        seen.proved = self.proved;
+        seen
+    }
+}
+
+/// If `calm`, nothing makes an end of the windows that a process proved but what others say of them.
+fn call(calm: bool) -> impl Strategy<Value = Call> {
+    let seldom = u32::from(!calm);
+    let hold = prop_oneof![20 => Just(0), seldom => 0..3 * SECOND];
+    let doubts = prop::bool::weighted(if calm { 0.0 } else { 0.01 });
+    let wanted = prop_oneof![4 => 0_u32..30, 1 => 0..3_000_u32];
+    let ask = (0_u64..30, wanted, hold, any::<bool>(), any::<bool>());
+    let ask = (ask, prop::option::of(window(calm)), doubts);
+    let ask = ask.prop_map(|(ask, window, doubts)| {
+        let (process, wanted, hold, tells, comes) = ask;
+        Call::Ask {
+            process,
+            wanted,
+            hold,
+            tells,
+            comes,
+            window,
+            doubts,
+        }
     });
     let time = || prop_oneof![0..10 * SECOND, 0..20_000 * SECOND, 0..1_u64 << 53];
     let ask_with = (time(), time(), time(), time());
@@ -160,16 +230,18 @@ fn call() -> impl Strategy<Value = Call> {
     });
     prop_oneof![
         60 => ask,
-        2 => ask_with,
-        2 => (0..5 * SECOND).prop_map(Call::Pause),
-        6 => give_back,
-        1 => Just(Call::Forget),
+        2 * seldom => ask_with,
+        2 * seldom => (0..5 * SECOND).prop_map(Call::Pause),
+        1 + 5 * seldom => give_back,
+        seldom => Just(Call::Forget),
     ]
 }
 
 fn calls() -> impl Strategy<Value = Vec<(u64, Call)>> {
-    let gap = prop_oneof![8 => 0_u64..50_000, 2 => 0..3 * SECOND, 1 => 0..60 * SECOND];
-    prop::collection::vec((gap, call()), 1..150)
+    any::<bool>().prop_flat_map(|calm| {
+        let gap = prop_oneof![8 => 0_u64..50_000, 2 => 0..3 * SECOND, 1 => 0..60 * SECOND];
+        prop::collection::vec((gap, call(calm)), 1..150)
+    })
 }
 
 /// Between two tokens, and how far ahead they are reserved.
@@ -186,9 +258,11 @@ fn settings() -> impl Strategy<Value = (Duration, Duration)> {
 
 async fn compare(
     connection: Arc<Mutex<Connection>>,
+    at_once: &AtomicU32,
     (interval, max_wait): (Duration, Duration),
     calls: Vec<(u64, Call)>,
 ) -> Result<(), TestCaseError> {
+    let start = Instant::now();
     let mut both = Both::new(&connection);
     let mut leases = BTreeMap::<u64, Lease>::new();
     let mut seen = Seen::default();
@@ -203,7 +277,13 @@ async fn compare(
                 hold,
                 tells,
                 comes,
+                window,
+                doubts,
             } => {
+                let shown = (Instant::now() - start).as_millis();
+                let shown = u64::try_from(shown).unwrap();
+                asked.window = window.map(|window| window.seen(shown));
+                asked.doubts = doubts;
                 asked.process = process;
                 asked.wanted = wanted;
                 asked.hold = Duration::from_micros(hold);
@@ -260,6 +340,7 @@ async fn compare(
         let expected = both.memory.lease(asked).await.unwrap();
         let lease = both.real.lease(asked).await.unwrap();
         prop_assert_eq!(lease, expected, "{:?}", asked);
+        at_once.fetch_add(lease.at_once.into(), Ordering::Relaxed);
         seen = seen.max(lease.seen);
         leases.insert(asked.process, lease);
     }
@@ -275,9 +356,12 @@ fn whatever_is_asked_both_answer_the_same() {
         failure_persistence: None,
         ..ProptestConfig::default()
     };
+    let at_once = AtomicU32::new(0);
     proptest!(config, |(settings in settings(), calls in calls())| {
-        runtime(true).block_on(compare(connection.clone(), settings, calls))?;
+        runtime(true).block_on(compare(connection.clone(), &at_once, settings, calls))?;
     });
+    let at_once = at_once.into_inner();
+    assert!(at_once > 100, "only {at_once} leases of a window");
 }
 
 pub(super) fn runtime(is_paused: bool) -> Runtime {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Bucket, verdict::after};
+use super::{Bucket, Sent, verdict::after};
 use crate::limit::{
     fleet::{AHEAD, Demand, Errand, Fleet, Heard, SAME, outage::Outage},
     neighbours::Neighbours,
@@ -90,6 +90,48 @@ impl Bucket {
         if self.fleet.is_some() {
             self.server.neighbours = Neighbours::default();
             self.server.windows.leave();
+        }
+    }
+
+    /// Whatever ends the trust in windows ends it for all processes: so an answer is read as by one who trusts them, if it is
+    /// not the first. Returns whether it is.
+    pub(super) fn trust_as_the_fleet(&mut self) -> bool {
+        let fleet = self.fleet.as_ref();
+        let trusts = fleet.is_some_and(|fleet| fleet.has_windows());
+        let trusts = trusts && self.server.windows.end().is_some();
+        if trusts {
+            self.server.windows.trust();
+        }
+        trusts
+    }
+
+    /// What the last answer said of the server's windows, to a request of ours; `trusted` before.
+    pub(super) fn tell_fleet(&mut self, sent: Sent, trusted: bool) {
+        let Some(fleet) = &mut self.fleet else { return };
+        if trusted && !self.server.windows.is_trusted() {
+            fleet.doubt_windows();
+            return;
+        }
+        // Where the plan is a part of the server's, or more than it, a window says little of the plan.
+        let told = self.server.told.filter(|told| told.limit == self.plan);
+        if let Some(told) = told {
+            fleet.heard(told, self.server.jumped, sent.at);
+        }
+    }
+
+    pub(super) fn doubt_windows(&mut self) {
+        if let Some(fleet) = &mut self.fleet {
+            fleet.doubt_windows();
+        }
+    }
+
+    /// The window that a request was sent in. Among many processes it is none: what is counted in it beyond our own requests
+    /// are theirs.
+    pub(super) fn window_of(&self, sent: Sent) -> u64 {
+        if self.fleet.is_some() {
+            u64::MAX
+        } else {
+            sent.window
         }
     }
 

@@ -25,9 +25,14 @@ impl Fleet {
         self.took = now.saturating_duration_since(asked);
         self.read_clock(lease, asked, now);
         self.count(lease.processes, now);
+        self.reports.answered(lease.windows);
         let begins = self.local(lease, lease.wait, asked, now);
         let granted = lease.granted.min(ask.wanted);
-        if granted > 0 {
+        if granted > 0 && lease.at_once {
+            self.line = None;
+            self.last = None;
+            self.hand.add_at_once(begins, granted);
+        } else if granted > 0 {
             self.measure(begins, granted, now);
             self.line = None;
             let tat = lease.seen.tat;
@@ -81,6 +86,7 @@ impl Fleet {
     /// The store gave no answer in time, or (`lossy`) failed in another way. What it was asked for may have been carried out,
     /// and counts as spent. Returns whether it had not failed before.
     pub(in crate::limit) fn failed(&mut self, lossy: bool, now: Instant) -> bool {
+        self.reports.failed();
         if let Some(down) = &mut self.down {
             down.failed(lossy, now);
             return false;

@@ -95,6 +95,18 @@ impl Hand {
         });
     }
 
+    /// Tokens that all begin together. They come before those that have not begun.
+    pub(super) fn add_at_once(&mut self, begins: Instant, tokens: u32) {
+        self.leases.push_front(Held {
+            began: begins,
+            next: begins,
+            left: tokens,
+            step: Duration::ZERO,
+            // They are never the last that were reserved.
+            tat: StoreTime::default(),
+        });
+    }
+
     /// How many there are, that can be used at `now` or later.
     pub(super) fn tokens(&self, now: Instant) -> u32 {
         self.leases.iter().fold(0, |sum, held| {

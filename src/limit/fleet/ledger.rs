@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use super::window::Window;
 use crate::limit::store::{Lease, LeaseRequest, Pause, Seen, StoreTime, Turn, Unused};
 
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub(super) struct Ledger {
     processes: BTreeMap<u64, u64>,
     /// No process is to be taken away before this.
     soonest: u64,
+    window: Window,
 }
 
 impl Ledger {
@@ -39,6 +41,13 @@ impl Ledger {
         let (step, ahead) = (interval(ask.interval), micros(ask.max_wait));
         self.look(ask.seen, step, ahead, now);
         self.put_off_to(now.saturating_add(micros(ask.hold)));
+        if ask.doubts || !ask.hold.is_zero() {
+            self.window.doubt(now);
+        }
+        // A window without a name is none.
+        if let Some(seen) = ask.window.filter(|seen| millis(seen.reset) > 0) {
+            self.window.told(seen, now);
+        }
         self.is_there(ask.process, now, now);
         let processes = u64::try_from(self.processes.len()).unwrap_or(u64::MAX);
         let share = LEASED
@@ -63,6 +72,16 @@ impl Ledger {
             at = self.tat;
         }
 
+        let at_once = self.at_once(step, latest, now);
+        let at_once = at_once.min(ask.wanted.into());
+        if at_once > self.beginning_by(now, step) {
+            self.window.grant(at_once);
+            return Lease {
+                granted: u32::try_from(at_once).unwrap_or(u32::MAX),
+                at_once: true,
+                ..self.says(0, None, now)
+            };
+        }
         let free = self.beginning_by(now.saturating_add(ahead / 2), step);
         let own = if is_due {
             let own = self.beginning_by(latest.saturating_add(TOLERANCE), step);
@@ -74,6 +93,7 @@ impl Ledger {
         if granted > 0 {
             let first = self.tat;
             let granted = self.grant(granted, step, ahead);
+            self.window.grant(granted);
             if ask.turn.is_none() && is_due {
                 let taken = step.saturating_mul(granted);
                 self.line = self.line.max(end).saturating_add(taken);
@@ -102,6 +122,7 @@ impl Ledger {
     pub(super) fn pause(&mut self, pause: Pause, now: u64) {
         let (step, ahead) = (interval(pause.interval), micros(pause.max_wait));
         self.look(pause.seen, step, ahead, now);
+        self.window.doubt(now);
         let end = now.saturating_add(micros(pause.lasts).min(LONGEST_PAUSE));
         if end > self.paused_until {
             self.paused_until = end;
@@ -138,6 +159,10 @@ impl Ledger {
             .saturating_add(ahead)
             .saturating_add(TOLERANCE)
             .saturating_add(step.max(probe_gap(ahead)));
+        self.window.look(now);
+        if seen.tat.0 > self.tat.max(now) {
+            self.window.forgot(now);
+        }
         let mut tat = self.tat.max(seen.tat.0);
         if self.tat == 0 && seen.tat.0 > 0 {
             // All was lost: others may have tokens that this process never heard of, which begin before this.
@@ -174,6 +199,15 @@ impl Ledger {
             .map_or(1, |more| more.saturating_add(1))
     }
 
+    /// How many may leave at once: half of what there is, so that who comes next has some too.
+    fn at_once(&self, step: u64, latest: u64, now: u64) -> u64 {
+        let is_paused = self.paused_until > now || self.probed < self.paused_until;
+        if is_paused || self.tat > latest {
+            return 0;
+        }
+        self.window.at_once(self.tat, step, now).div_ceil(2)
+    }
+
     /// Reserves tokens, but only one if it is the first after a pause. Returns how many.
     fn grant(&mut self, wanted: u64, step: u64, ahead: u64) -> u64 {
         if self.probed >= self.paused_until {
@@ -205,6 +239,8 @@ impl Ledger {
                 paused_until: StoreTime(self.paused_until),
             },
             processes: u32::try_from(self.processes.len()).unwrap_or(u32::MAX),
+            at_once: false,
+            windows: self.window.reset > 0,
         }
     }
 }
@@ -224,6 +260,10 @@ pub(in crate::limit) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).map_or(LONGEST_STEP, |micros| micros.min(LONGEST_STEP))
 }
 
+pub(in crate::limit) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).map_or(LAST_NAME, |millis| millis.min(LAST_NAME))
+}
+
 /// A lease holds no more than the tokens of so long, divided by the processes: half a second.
 const LEASED: u64 = 500_000;
 /// Whoever comes for its turn a little too early need not come again.
@@ -234,5 +274,7 @@ const LATE: u64 = 250_000;
 const PRESENCE: u64 = 30_000_000;
 /// Two hours: a refusal pauses for one at the most.
 const LONGEST_PAUSE: u64 = 7_200_000_000;
+/// No window has a later name, in ms: in µs too it is below 2⁵³. It is of the year 2109.
+const LAST_NAME: u64 = 1 << 42;
 /// No time that a process names is longer: a month.
 const LONGEST_STEP: u64 = 2_678_400_000_000;

@@ -9,12 +9,14 @@ use tokio::time::Instant;
 use self::{
     hand::Hand,
     outage::{Down, Outage},
+    reports::Reports,
 };
 use super::{
     clock::ServerClock,
     rule::{Rule, Verdict},
     store::{Lease, LeaseRequest, Pause, Seen, StoreTime, Turn, Unused},
     time::{Span, earlier, later, scaled},
+    window::Told,
 };
 use crate::store::TIMEOUT;
 
@@ -24,15 +26,17 @@ mod hand;
 mod ledger;
 mod memory;
 pub(super) mod outage;
+mod reports;
 #[cfg(test)]
 #[allow(
     clippy::arithmetic_side_effects,
     reason = "a test may panic, and reads better so"
 )]
 mod tests;
+mod window;
 
 #[cfg(feature = "redis")]
-pub(super) use self::ledger::{interval, micros};
+pub(super) use self::ledger::{interval, micros, millis};
 pub use self::memory::MemoryStore;
 
 /// What one process knows of the store, and the tokens that it has from it.
@@ -69,6 +73,7 @@ pub(super) struct Fleet {
     pace: Duration,
     /// A refusal that the store is to be told of, and until when it pauses all.
     refused: Option<Instant>,
+    reports: Reports,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -128,6 +133,7 @@ impl Fleet {
             last: None,
             pace: step,
             refused: None,
+            reports: Reports::default(),
         }
     }
 
@@ -178,6 +184,22 @@ impl Fleet {
     pub(super) fn refused(&mut self, until: Instant) {
         self.refused = self.refused.max(Some(until));
         self.hand.drop_before(until);
+        self.reports.doubt();
+    }
+
+    /// The answer to a request that was sent at `sent` told of its window, and may prove that it is one.
+    pub(super) fn heard(&mut self, told: Told, proved: bool, sent: Instant) {
+        self.reports.heard(told, proved, sent);
+    }
+
+    /// The server does not count in windows, or no answer says so any more.
+    pub(super) fn doubt_windows(&mut self) {
+        self.reports.doubt();
+    }
+
+    /// Whether the store takes the server for one that counts in windows.
+    pub(super) const fn has_windows(&self) -> bool {
+        self.reports.windows()
     }
 
     /// What is to be done next: an errand now, or else to look again, at an instant or when something has changed.
@@ -242,6 +264,8 @@ impl Fleet {
             turn: self.line.and_then(|line| line.turn),
             seen: self.told_again(now),
             hold: Duration::ZERO,
+            window: self.reports.seen(self.span.named, now),
+            doubts: self.reports.doubts(),
         }
     }
 
@@ -270,6 +294,9 @@ impl Fleet {
 
     /// The errand is under way.
     pub(super) fn begin(&mut self, errand: Errand) {
+        if let Errand::Lease(_) = errand {
+            self.reports.begin();
+        }
         if let Errand::GiveBack(unused) = errand {
             let tat = self.hand.give_back(unused.tokens);
             // To tell the store again what it was would take them from whoever gets them.

@@ -1,6 +1,7 @@
 use std::num::NonZeroU32;
 
 use super::*;
+use crate::limit::store::WindowSeen;
 
 mod simulation;
 
@@ -31,6 +32,7 @@ fn lease(granted: u32, wait: Duration, now: u64) -> Lease {
             ..Seen::default()
         },
         processes: 4,
+        ..Lease::default()
     }
 }
 
@@ -172,6 +174,92 @@ fn a_pause_that_another_began_is_heard_of_and_ones_own_is_told() {
     assert_eq!(pause.lasts, Duration::from_secs(3) + 9 * MS);
     assert_eq!(fleet.paused(pause, now, now + MS), None);
     assert!(!matches!(fleet.next(demand(0), now), Ok(Errand::Pause(_))));
+}
+
+#[test]
+fn tokens_that_begin_at_once_are_used_before_those_that_begin_later() {
+    let now = Instant::now();
+    let mut fleet = fleet(1, Outage::Share);
+    let ask = asked(&fleet, 9, now);
+    let _ = fleet.leased(ask, lease(2, 100 * MS, 5_000_000), now, now);
+    let at_once = Lease {
+        at_once: true,
+        ..lease(3, Duration::ZERO, 5_000_000)
+    };
+    let _ = fleet.leased(ask, at_once, now, now);
+    assert_eq!(
+        (fleet.tokens(now), fleet.verdict(now)),
+        (5, Verdict::Now(3))
+    );
+    for _ in 0..3 {
+        fleet.send(now);
+    }
+    let next = Some(now + 100 * MS);
+    assert_eq!(fleet.verdict(now), Verdict::Later(Rule::Store, next));
+
+    let _ = fleet.leased(ask, at_once, now, now);
+    let late = now + use_within(Span::new(WINDOW)) + MS;
+    assert_eq!(fleet.usable(late), 0, "they are lost as others are");
+}
+
+fn told(reset: u64, remaining: u32, now: Instant) -> Told {
+    Told {
+        reset: Duration::from_secs(reset),
+        limit: N,
+        remaining,
+        end: now + WINDOW,
+    }
+}
+
+#[test]
+fn the_store_is_told_the_newest_of_a_window_once() {
+    let now = Instant::now();
+    let mut fleet = fleet(1, Outage::Share);
+    fleet.heard(told(8, 90, now), true, now);
+    fleet.heard(told(8, 89, now), false, now + MS);
+    fleet.heard(told(8, 95, now), false, now);
+    fleet.heard(told(4, 3, now), false, now + 2 * MS);
+    let at = now + 5 * MS;
+    let ask = asked(&fleet, 1, at);
+    let expected = WindowSeen {
+        reset: Duration::from_secs(8),
+        length: WINDOW,
+        remaining: 89,
+        sent: 4 * MS,
+        ends: WINDOW - 5 * MS,
+        proved: true,
+    };
+    assert_eq!((ask.window, ask.doubts), (Some(expected), false));
+    fleet.begin(Errand::Lease(ask));
+    assert_eq!(asked(&fleet, 1, at).window, None);
+}
+
+#[test]
+fn a_doubt_is_told_until_the_store_has_heard_of_it() {
+    let now = Instant::now();
+    let mut fleet = fleet(1, Outage::Share);
+    fleet.heard(told(8, 90, now), true, now);
+    fleet.doubt_windows();
+    let ask = asked(&fleet, 1, now);
+    assert_eq!((ask.window, ask.doubts), (None, false), "it trusts none");
+    let trusts = Lease {
+        windows: true,
+        ..lease(0, Duration::ZERO, 5_000_000)
+    };
+    let _ = fleet.leased(ask, trusts, now, now);
+    assert!(fleet.has_windows());
+    fleet.doubt_windows();
+    for (heard, later) in [(false, now + 2 * AHEAD), (true, now + 3 * AHEAD)] {
+        let ask = asked(&fleet, 1, later);
+        assert!(ask.doubts);
+        fleet.begin(Errand::Lease(ask));
+        if heard {
+            let _ = fleet.leased(ask, trusts, later, later);
+        } else {
+            fleet.failed(false, later);
+        }
+    }
+    assert!(!asked(&fleet, 1, now + 4 * AHEAD).doubts);
 }
 
 #[test]

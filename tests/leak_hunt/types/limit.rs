@@ -8,7 +8,7 @@ use tower_ploton::{
     Plan, PlotonAuth, PlotonRateLimit,
     limit::{
         Lease, LeaseRequest, MemoryStore, Outage, Pause, Seen, SharedStore, StoreError,
-        StoreFuture, StoreTime, Turn, Unused,
+        StoreFuture, StoreTime, Turn, Unused, WindowSeen,
     },
     mock::FakePloton,
 };
@@ -48,6 +48,7 @@ pub(super) async fn show_all(shown: &mut Shown) {
     shown.show(&Unused::default());
     shown.show(&Seen::default());
     shown.show(&Turn::default());
+    shown.show(&WindowSeen::default());
     shown.show(&StoreTime::default());
     shown.show(&Outage::Share);
 

@@ -58,8 +58,14 @@ async fn start(fake: &FakePloton, http2: bool) -> (FakeServer, Stack) {
     let server = fake.listen().await.unwrap();
     let stack = PlotonStack::new(key(), plan())
         .origin(Origin::parse(&server.url()).unwrap())
-        // A cut ends all requests of an HTTP/2 connection: so many failures at once use a quota up.
-        .retry(PlotonRetry::new().attempts(8).quota(u32::MAX));
+        // A cut ends all requests of an HTTP/2 connection: so many failures at once use up a quota, and any few attempts.
+        .retry(
+            PlotonRetry::new()
+                .attempts(100)
+                .base_delay(Duration::from_millis(5))
+                .max_delay(Duration::from_millis(50))
+                .quota(u32::MAX),
+        );
     (server, stack.layer(client(http2)))
 }
 

@@ -27,7 +27,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo},
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_ploton::{
     Attempts, Origin, Plan, PlotonRetry, PlotonStack,
@@ -58,8 +58,14 @@ async fn start(fake: &FakePloton, http2: bool) -> (FakeServer, Stack) {
     let server = fake.listen().await.unwrap();
     let stack = PlotonStack::new(key(), plan())
         .origin(Origin::parse(&server.url()).unwrap())
-        // A cut ends all requests of an HTTP/2 connection: so many failures at once use a quota up.
-        .retry(PlotonRetry::new().attempts(8).quota(u32::MAX));
+        // A cut ends all requests of an HTTP/2 connection: so many failures at once use up a quota, and any few attempts.
+        .retry(
+            PlotonRetry::new()
+                .attempts(100)
+                .base_delay(Duration::from_millis(5))
+                .max_delay(Duration::from_millis(50))
+                .quota(u32::MAX),
+        );
     (server, stack.layer(client(http2)))
 }
 
@@ -149,9 +155,10 @@ async fn a_hung_attempt_is_given_up_and_repeated() {
 
 #[tokio::test]
 async fn a_refused_connection_is_tried_again_even_without_a_key() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    // It has its port, so that nobody else gets that, and does not listen.
+    let server = TcpSocket::new_v4().unwrap();
+    server.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}", server.local_addr().unwrap());
     let service = PlotonRetry::new().attempts(3).layer(client(false));
     let error = service.oneshot(create(&url, "one")).await.unwrap_err();
     let failed = error.downcast_ref::<AttemptsFailed>().expect("tried again");

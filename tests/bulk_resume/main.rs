@@ -44,6 +44,8 @@ fn the_program() {
             exit(99);
         });
         let args: Vec<String> = serde_json::from_str(&args).unwrap();
+        // One thread for the tests, as with one core: then this line already says which test runs.
+        println!();
         exit(bulk::main(args.into_iter().map(Into::into)).into());
     }
 }

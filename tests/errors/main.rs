@@ -30,7 +30,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_ploton::{
@@ -99,9 +99,10 @@ const FINAL: (Outcome, Option<u16>) = (Outcome::Final, None);
 
 #[tokio::test]
 async fn a_refused_connection_was_not_sent() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    // It has its port, so that nobody else gets that, and does not listen.
+    let server = TcpSocket::new_v4().unwrap();
+    server.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}", server.local_addr().unwrap());
     assert_eq!(
         taken_for(client(false), create(&url, "one")).await,
         NOT_SENT

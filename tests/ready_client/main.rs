@@ -15,7 +15,10 @@ use std::{error::Error as StdError, io, time::Duration};
 use bytes::Bytes;
 use http::{Request, Version};
 use http_body_util::{BodyExt, Full};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    task::JoinSet,
+};
 use tower::{BoxError, Layer, ServiceExt};
 use tower_ploton::{
     ApiKey, Attempts, BaseUrl, Origin, Plan, PlotonStack,
@@ -301,9 +304,10 @@ async fn what_a_tls_configuration_says_of_alpn_is_no_trap() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_an_error_with_its_story() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
+    // It has its port, so that nobody else gets that, and does not listen.
+    let server = TcpSocket::new_v4().unwrap();
+    server.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = server.local_addr().unwrap().port();
     let base_url = BaseUrl::parse(&format!("https://localhost:{port}/v1")).unwrap();
     let retry = tower_ploton::PlotonRetry::new()
         .attempts(2)

@@ -27,7 +27,7 @@ use tower_ploton::{
     redis::{RedisStore, Scope},
 };
 
-use server::Redis;
+use server::{Redis, patiently};
 
 const STEP: Duration = Duration::from_millis(60);
 
@@ -43,6 +43,11 @@ fn store(redis: &Redis) -> RedisStore {
         async move { client.get_multiplexed_async_connection().await }
     };
     RedisStore::connect_with(connect, scope())
+}
+
+/// A store that no slow machine keeps from an answer.
+fn patient_store(redis: &Redis) -> RedisStore {
+    RedisStore::from_connection(patiently(redis.client()), scope())
 }
 
 /// What a process asks for that has use for so many tokens, 60 ms apart.

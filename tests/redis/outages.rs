@@ -86,14 +86,14 @@ fn store_at(address: &Arc<Mutex<String>>) -> (RedisStore, Arc<AtomicU32>) {
 async fn a_server_that_is_killed_and_started_again_is_found_again() {
     let mut redis = Redis::start().await;
     let store = store(&redis);
-    let before = lease(&store).await.unwrap();
+    let before = answered(&store).await;
     redis.kill();
     fails(&store, |error| error.is::<NotConnected>()).await;
     redis.restart().await;
     let mut after = answered(&store).await;
     assert_eq!(after.processes, 1, "it forgot all");
     assert!(after.now > before.now);
-    after = lease(&store).await.unwrap();
+    after = answered(&store).await;
     assert!(after.seen.tat > before.seen.tat);
 }
 
@@ -139,7 +139,7 @@ async fn a_demoted_server_is_left_for_the_promoted_one() {
     let (old, new) = (Redis::start().await, Redis::start().await);
     let address = Arc::new(Mutex::new(old.url()));
     let (store, connects) = store_at(&address);
-    let before = lease(&store).await.unwrap();
+    let before = answered(&store).await;
     new.follow(&old).await;
     old.follow(&new).await;
     new.run("REPLICAOF NO ONE").await;
@@ -177,7 +177,7 @@ async fn a_server_that_loads_its_data_serves_when_it_is_done() {
     // Each key takes it a while, so that it is seen to load.
     let slowly = [
         "--key-load-delay",
-        "400",
+        "1000",
         "--loading-process-events-interval-bytes",
         "1024",
     ];
@@ -185,7 +185,7 @@ async fn a_server_that_loads_its_data_serves_when_it_is_done() {
     redis.run("CONFIG SET key-load-delay 0").await;
     redis.run("DEBUG POPULATE 10000").await;
     let store = store(&redis);
-    let before = lease(&store).await.unwrap();
+    let before = answered(&store).await;
     redis.run("SAVE").await;
     redis.kill();
     redis.restart().await;

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tower_ploton::{
     ApiKey,
-    limit::{Lease, Pause, SharedStore, Unused},
+    limit::{Lease, LeaseRequest, Pause, SharedStore, Unused},
     redis::{RedisStore, scope_of},
 };
 
-use super::{STEP, ask, scope, server::Redis, store};
+use super::{STEP, ask, patient_store as store, patiently, scope, server::Redis};
 
 const NUMBERS: &str = "ploton:{test}:tat";
 const PROCESSES: &str = "ploton:{test}:processes";
@@ -34,36 +34,46 @@ async fn lease_after(store: &RedisStore, told: &Lease) -> Lease {
     store.lease(asked).await.unwrap()
 }
 
+/// The same, of tokens so far apart that none is due before the test is over.
+fn far_apart(process: u64, wanted: u32) -> LeaseRequest {
+    let mut asked = ask(process, wanted);
+    (asked.interval, asked.max_wait) = (FAR, 100 * FAR);
+    asked
+}
+
+const FAR: Duration = Duration::from_secs(6);
+const FAR_MICROS: u64 = 6_000_000;
+
 #[tokio::test]
 async fn two_processes_reserve_one_after_the_other_by_the_servers_clock() {
     let redis = Redis::start().await;
     let (one, other) = (store(&redis), store(&redis));
     let before = clock(&redis).await;
-    let first = one.lease(ask(1, 5)).await.unwrap();
-    let second = other.lease(ask(2, 2)).await.unwrap();
+    let first = one.lease(far_apart(1, 5)).await.unwrap();
+    let second = other.lease(far_apart(2, 2)).await.unwrap();
     let after = clock(&redis).await;
     // The first token is free, and nothing else is: it may have forgotten what others were given.
     assert_eq!((first.granted, first.wait), (5, Duration::ZERO));
     assert!(before <= first.now.0 && first.now <= second.now && second.now.0 <= after);
-    assert_eq!(first.seen.tat.0, first.now.0 + 5 * 60_000);
+    assert_eq!(first.seen.tat.0, first.now.0 + 5 * FAR_MICROS);
     assert_eq!((second.granted, second.processes), (2, 2));
-    assert_eq!(second.seen.tat.0, first.seen.tat.0 + 2 * 60_000);
+    assert_eq!(second.seen.tat.0, first.seen.tat.0 + 2 * FAR_MICROS);
 }
 
 #[tokio::test]
 async fn a_tail_is_given_back_and_a_process_leaves() {
     let redis = Redis::start().await;
     let store = store(&redis);
-    let first = store.lease(ask(1, 5)).await.unwrap();
-    let second = store.lease(ask(2, 2)).await.unwrap();
+    let first = store.lease(far_apart(1, 5)).await.unwrap();
+    let second = store.lease(far_apart(2, 2)).await.unwrap();
     let mut unused = Unused::default();
-    (unused.process, unused.tokens, unused.interval) = (1, 3, STEP);
+    (unused.process, unused.tokens, unused.interval) = (1, 3, FAR);
     unused.tat = first.seen.tat; // not the last any more
     store.give_back(unused).await.unwrap();
     (unused.process, unused.tokens, unused.tat) = (2, 1, second.seen.tat);
     unused.leaves = true;
     store.give_back(unused).await.unwrap();
-    let third = store.lease(ask(1, 1)).await.unwrap();
+    let third = store.lease(far_apart(1, 1)).await.unwrap();
     assert_eq!((third.granted, third.processes), (1, 1));
     assert_eq!(third.seen, second.seen, "one given back, one taken");
 }
@@ -73,8 +83,7 @@ async fn every_key_ends_by_itself_and_none_holds_the_api_key() {
     let redis = Redis::start().await;
     let secret = "4f9d0c2b7a6e1583";
     let key = ApiKey::parse(&format!("pk_live_{secret}")).unwrap();
-    let connection = redis.connection().await;
-    let store = RedisStore::from_connection(connection, scope_of(&key));
+    let store = RedisStore::from_connection(patiently(redis.client()), scope_of(&key));
     let tag = format!("{{{}}}", scope_of(&key));
 
     let lease = store.lease(ask(1, 30)).await.unwrap();
@@ -161,10 +170,10 @@ async fn a_spoiled_value_counts_as_lost() {
 async fn a_script_that_was_flushed_is_sent_again() {
     let redis = Redis::start().await;
     let store = store(&redis);
-    let first = store.lease(ask(1, 1)).await.unwrap();
+    let first = store.lease(far_apart(1, 1)).await.unwrap();
     redis.run("SCRIPT FLUSH").await;
-    let second = store.lease(ask(1, 1)).await.unwrap();
-    assert_eq!(second.seen.tat.0, first.seen.tat.0 + 60_000);
+    let second = store.lease(far_apart(1, 1)).await.unwrap();
+    assert_eq!(second.seen.tat.0, first.seen.tat.0 + FAR_MICROS);
     redis.run("SCRIPT FLUSH").await;
     store.pause(pause(Duration::from_secs(1))).await.unwrap();
     redis.run("SCRIPT FLUSH").await;
@@ -194,8 +203,7 @@ async fn a_user_with_few_rights_will_do() {
         .run(&format!("ACL SETUSER worker on >few ~ploton:* {rights}"))
         .await;
     let client = redis::Client::open(redis.url().replace("://", "://worker:few@")).unwrap();
-    let connection = client.get_multiplexed_async_connection().await.unwrap();
-    let store = RedisStore::from_connection(connection, scope());
+    let store = RedisStore::from_connection(patiently(client), scope());
     redis.run("LPUSH ploton:{test}:tat spoiled").await;
     redis.run("LPUSH ploton:{test}:processes spoiled").await;
     let lease = store.lease(ask(1, 1)).await.unwrap();

@@ -1,15 +1,23 @@
 //! Real `redis-server` processes on loopback.
 
 use std::{
+    collections::BTreeSet,
     env, fs, io,
     net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
-use redis::{Client, FromRedisValue, RedisError, Value, aio::MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, Connection, FromRedisValue, Pipeline, RedisError,
+    RedisFuture, Value,
+    aio::{ConnectionLike, MultiplexedConnection},
+};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::sleep;
 
@@ -102,10 +110,7 @@ impl Redis {
 
     /// A connection for the test's own commands.
     pub(crate) async fn connection(&self) -> MultiplexedConnection {
-        self.client()
-            .get_multiplexed_async_connection()
-            .await
-            .unwrap()
+        connection(&self.client()).await.unwrap()
     }
 
     /// Runs a command: its words, separated by spaces.
@@ -119,8 +124,7 @@ impl Redis {
 
     /// The same, by a URL with a password.
     pub(crate) async fn try_run_at(&self, url: &str, command: &str) -> Result<Value, RedisError> {
-        let client = Client::open(url)?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut connection = connection(&Client::open(url)?).await?;
         let mut words = command.split(' ');
         let mut command = redis::cmd(words.next().unwrap());
         command.arg(words.collect::<Vec<_>>());
@@ -192,7 +196,54 @@ fn spawn(port: u16, folder: &PathBuf, options: &[String]) -> Child {
     }
 }
 
+/// A port that nobody listens on, and that no other test was given.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        if GIVEN.lock().unwrap().insert(port) {
+            return port;
+        }
+    }
+}
+
+/// A connection that waits as long as a slow machine takes.
+async fn connection(client: &Client) -> Result<MultiplexedConnection, RedisError> {
+    let patience = Some(Duration::from_secs(60));
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(patience)
+        .set_response_timeout(patience);
+    client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await
+}
+
+/// A connection whose answers are there at once, since it keeps the thread waiting for them: whoever gives up after some time
+/// never does.
+pub(crate) fn patiently(client: Client) -> impl ConnectionLike + Clone + Send + Sync + 'static {
+    Patient(Arc::new(Mutex::new(client.get_connection().unwrap())))
+}
+
+#[derive(Clone)]
+struct Patient(Arc<Mutex<Connection>>);
+
+impl ConnectionLike for Patient {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        let answer = command.query(&mut *self.0.lock().unwrap());
+        Box::pin(async { answer })
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        _: &'a Pipeline,
+        _: usize,
+        _: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        panic!("a pipeline")
+    }
+
+    fn get_db(&self) -> i64 {
+        0
+    }
 }

@@ -24,7 +24,7 @@ use tower_ploton::{
     tasks::{Outage, SharedSlots, SlotRequest},
 };
 
-use super::{scope, server::Redis, store};
+use super::{patient_store, scope, server::Redis};
 
 /// Where the fake Ploton is, the file that says where Redis is, and a worker's own key.
 const PLOTON: &str = "TOWER_PLOTON_TEST_SLOTS_URL";
@@ -206,6 +206,8 @@ impl Fleet {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
+        // Before what they read is gone.
+        self.workers.clear();
         let _ = fs::remove_file(&self.address);
     }
 }
@@ -256,7 +258,7 @@ async fn a_redis_that_is_killed_and_started_again_or_hangs_costs_no_refusal() {
 #[tokio::test]
 async fn a_redis_that_knows_nothing_lets_nobody_begin_for_six_seconds() {
     let redis = Redis::start().await;
-    let store = store(&redis);
+    let store = patient_store(&redis);
     let mut ask = SlotRequest::default();
     (ask.process, ask.wanted, ask.capacity) = (1, 1, 1);
     ask.keep = Duration::from_secs(30);

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::task::JoinSet;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_ploton::{ApiKey, Origin, PlotonAuth, PlotonRateLimit, redis::RedisStore};
@@ -57,7 +58,13 @@ impl Drop for Worker {
     }
 }
 
-/// The worker: four callers send one request after the other. In the parent's own run of all tests there is nothing to do.
+/// A clock that all processes of the machine read alike.
+pub(super) fn machine_clock() -> Duration {
+    clock_gettime(ClockId::Monotonic).try_into().unwrap()
+}
+
+/// The worker: four callers send one request after the other, and say when each left, in its key. In the parent's own run of
+/// all tests there is nothing to do.
 #[tokio::test]
 async fn sends_all_it_may() {
     let (Ok(ploton), Ok(redis), Ok(key)) = (env::var(PLOTON), env::var(REDIS), env::var(KEY))
@@ -83,8 +90,10 @@ async fn sends_all_it_may() {
         let (mut service, url) = (service.clone(), format!("{ploton}/v1/tasks"));
         callers.spawn(async move {
             loop {
-                let request = Request::get(&url).body(Full::default()).unwrap();
                 let ready = service.ready().await.unwrap();
+                let sent = machine_clock().as_micros();
+                let request = Request::get(&url).header("idempotency-key", sent.to_string());
+                let request = request.body(Full::default()).unwrap();
                 // The test ends, and its server with it.
                 let Ok(answer) = ready.call(request).await else {
                     return;

@@ -15,13 +15,17 @@ mod server;
 mod slow;
 mod tls;
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, sync::LazyLock};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use tower_ploton::{ApiKey, Origin, Plan, PlotonStack, mock::FakePloton};
+use tracing::{
+    Dispatch, Subscriber,
+    subscriber::{DefaultGuard, NoSubscriber},
+};
 
 pub use self::{
     faults::{Answer, Fault, Faults, Faulty, Seen},
@@ -114,6 +118,15 @@ pub fn assert_created_once(server: &Server, fake: &FakePloton) {
 pub fn assert_reused(server: &Server) {
     let connections = server.connections();
     assert!((2..=3).contains(&connections), "{connections} for four");
+}
+
+/// Lets `subscriber` hear this thread until the guard is dropped, whatever runs on others.
+pub fn subscribe(subscriber: impl Subscriber + Send + Sync + 'static) -> DefaultGuard {
+    // While there is just one, tracing asks only the thread that comes to a span first whether anybody hears it, and keeps a
+    // no for all threads.
+    static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
+    LazyLock::force(&ANOTHER);
+    tracing::subscriber::set_default(subscriber)
 }
 
 /// What `Authorization` says with [`KEY`].

@@ -19,6 +19,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{StatusCode, Version};
 use reqwest::{Body, Client, ClientBuilder, Request};
+use tokio::net::TcpSocket;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_ploton::{
     Attempts, Deadline, Plan, PlotonAuth, PlotonIdempotency, PlotonRateLimit, PlotonReplay,
@@ -293,9 +294,10 @@ async fn what_can_not_be_sent_is_not_tried_again() {
 
 #[tokio::test]
 async fn what_was_not_sent_is_tried_again_even_without_a_key() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    // It has its port, so that nobody else gets that, and does not listen.
+    let server = TcpSocket::new_v4().unwrap();
+    server.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}", server.local_addr().unwrap());
     let service = ServiceBuilder::new()
         .layer(FromReqwest::new())
         .layer(PlotonRetry::new().attempts(3))

@@ -264,8 +264,15 @@ async fn requests_at_once_share_the_rate_limit_and_a_dropped_one_leaves_nothing(
     let limit = stack.rate_limit_handle();
     let ploton = snippet::ploton(client(), stack);
     server.fail([Fault::Hang]);
-    let hung = tokio::time::timeout(Duration::from_millis(100), post(&ploton, &server).send());
-    hung.await.unwrap_err();
+    let arrives = async {
+        while server.seen().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        _ = post(&ploton, &server).send() => panic!("it hangs"),
+        () = arrives => {}
+    }
     assert_eq!(limit.snapshot().in_flight, 0);
     let before = limit.snapshot().remaining;
     let mut calls = tokio::task::JoinSet::new();

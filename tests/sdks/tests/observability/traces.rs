@@ -38,7 +38,7 @@ impl Traces {
         let subscriber = Registry::default().with(layer);
         Self {
             exporter,
-            _guard: tracing::subscriber::set_default(subscriber),
+            _guard: tower_ploton_sdks::subscribe(subscriber),
         }
     }
 

@@ -101,7 +101,7 @@ async fn a_trace_layer_tells_requests_above_and_attempts_below_and_no_key() {
             .with_ansi(false)
             .with_writer(move || writer.clone())
             .finish();
-        let _default = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
+        let _default = tower_ploton_sdks::subscribe(subscriber);
         let trace = TraceLayer::new_for_http()
             .make_span_with(DefaultMakeSpan::new().include_headers(true))
             .on_request(DefaultOnRequest::new())

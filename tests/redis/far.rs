@@ -138,7 +138,10 @@ async fn two_processes_use_the_plan_by_a_redis_that_is_far_if_they_may_wait_for_
         let used = attempts.iter().filter(|attempt| attempt.at > from).count();
         best = best.max(used as f64 / f64::from(N.get()));
     }
-    eprintln!("{best:.3} of the plan used after {:.1?}", start.elapsed());
+    eprintln!(
+        "{best:.3} of the plan used after {:.1?}",
+        Instant::now().duration_since(start)
+    );
     let refusal = Outcome::Answered(StatusCode::TOO_MANY_REQUESTS);
     assert!(
         fake.attempts()

@@ -127,21 +127,24 @@ where
     B: From<Bytes>,
 {
     let mut made = 1;
+    let mut first_sent = None;
     loop {
-        let failed = |error: S::Error| Error::of_service(error.into(), call.key.as_ref());
-        poll_fn(|cx| service.poll_ready_to_send(cx))
-            .await
-            .map_err(failed)?;
+        let ready = poll_fn(|cx| service.poll_ready_to_send(cx)).await;
+        ready.map_err(|error| Error::of_service(error.into(), call.key.as_ref()))?;
+        let sent = *first_sent.get_or_insert_with(Instant::now);
+        // An error's key knows its age, so that it is not sent again when the server may have forgotten it.
+        let used_key = || call.key.clone().map(|key| key.used_at(sent));
         let response = service
             .send(call.request(fetching.user_agent.as_ref()))
             .await;
-        let response = response.map_err(failed)?;
+        let response =
+            response.map_err(|error| Error::of_service(error.into(), used_key().as_ref()))?;
         let received = Instant::now();
         let (head, body) = response.into_parts();
         if !head.status.is_success() {
             let body = ReadBody::new(body, Bounds::ERROR).await;
             let error = ApiError::new(&head, &body, &fetching.wall, received);
-            return Err(Error::Api(error.with_key(call.key.as_ref())));
+            return Err(Error::Api(error.with_key(used_key().as_ref())));
         }
         let body = ReadBody::new(body, fetching.bounds).await;
         let mut unreadable = match UnreadableAnswer::or_json(&head, body) {
@@ -150,7 +153,7 @@ where
         };
         if !unreadable.broke_off() || made >= call.most {
             unreadable.calls = made;
-            unreadable.idempotency_key = call.key.map(Box::new);
+            unreadable.idempotency_key = used_key().map(Box::new);
             return Err(Error::Unreadable(unreadable));
         }
         let delay = pause(made, rand::random());

@@ -1,6 +1,7 @@
 //! A key in a file that others replace.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -9,7 +10,7 @@ use tokio::task::spawn_blocking;
 use tower::BoxError;
 
 use super::{FreshKey, KeySource};
-use crate::key::ApiKey;
+use crate::key::{ApiKey, shown};
 
 /// The key in a file that is replaced when the key changes, as mounted secrets are.
 ///
@@ -26,7 +27,7 @@ use crate::key::ApiKey;
 /// let auth = PlotonAuth::from_source(KeyFile::new("/run/secrets/ploton-key"));
 /// # drop(auth);
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "a source does nothing until a layer asks it"]
 pub struct KeyFile {
     path: PathBuf,
@@ -54,5 +55,14 @@ impl KeySource for KeyFile {
         let path = self.path.clone();
         let key = spawn_blocking(|| ApiKey::from_file(path)).await??;
         Ok(FreshKey::from(key).renew_after(self.every))
+    }
+}
+
+impl fmt::Debug for KeyFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyFile")
+            .field("path", &shown(&self.path))
+            .field("every", &self.every)
+            .finish()
     }
 }

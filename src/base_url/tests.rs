@@ -132,6 +132,8 @@ fn what_is_encoded_over_and_over_is_refused_at_once() {
     for times in [9, 32_000] {
         assert_eq!(base.join(&encoded(times)), Err(PathRefused::new()));
     }
+    let told = PathRefused::new().to_string();
+    assert!(told.contains("encoded over and over"), "{told}");
 }
 
 #[tokio::test]

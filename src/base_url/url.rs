@@ -240,7 +240,7 @@ impl PathRefused {
 impl fmt::Display for PathRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "a path begins with a slash, and has no #, no empty segment and none that is . or ..",
+            "a path begins with a slash, has no #, no control character, no empty segment and none that is . or .., and is not encoded over and over",
         )
     }
 }

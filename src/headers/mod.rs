@@ -34,7 +34,7 @@ pub(crate) fn retry_after(headers: &HeaderMap, wall: &Wall, now: Instant) -> Opt
 /// The first of these that names one: `Retry-After-Ms`, `Retry-After`, `RateLimit` in the words of any draft,
 /// `X-RateLimit-Reset`. The last two stand on every answer of some servers, so they count only where the answer is a 429
 /// or says that nothing is left. A header that is zero, past or unreadable says nothing, and the next is asked. So does one
-/// of a limit that is repeated; of several `Retry-After`, the longest counts.
+/// of a limit that is repeated; of several `Retry-After`, or several `Retry-After-Ms`, the longest counts.
 /// A 2xx asks for no wait: some servers send `Retry-After` with each.
 pub(crate) fn hint(
     status: StatusCode,

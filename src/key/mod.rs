@@ -8,6 +8,7 @@ use subtle::ConstantTimeEq;
 mod read;
 mod unavailable;
 
+pub(crate) use self::read::shown;
 pub use self::{read::ReadKeyError, unavailable::KeyUnavailable};
 
 /// A Ploton API key that could be sent: `pk_test_…` or `pk_live_…`.

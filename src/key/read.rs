@@ -54,16 +54,19 @@ impl ApiKey {
     /// ```
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ReadKeyError> {
         let path = path.as_ref();
-        let place = || {
-            let key = path.to_str().and_then(redacted);
-            Place::File(key.map_or_else(|| path.to_owned(), PathBuf::from))
-        };
+        let place = || Place::File(shown(path));
         let text = read(path).map_err(|error| ReadKeyError {
             place: place(),
             cause: Cause::Io(error),
         })?;
         parse_line(&text).map_err(|invalid| ReadKeyError::invalid(place(), invalid))
     }
+}
+
+/// A path as it is shown, be it a key that somebody gave in its place.
+pub(crate) fn shown(path: &Path) -> PathBuf {
+    let key = path.to_str().and_then(redacted);
+    key.map_or_else(|| path.to_owned(), PathBuf::from)
 }
 
 /// What is shown of a key that somebody gave in the place of its place.

@@ -1,7 +1,8 @@
 //! Metrics of what the layers do, by the `metrics` facade: whatever recorder the program installs gets them.
 //!
-//! Nothing is measured before [`start`] is called, so that the feature costs nothing where another crate of a build turned it
-//! on. [`BUCKETS`] fit the waits of a rate limit, so that an exporter for Prometheus makes histograms and no summaries:
+//! Nothing is measured before [`start`] is called, so that the feature costs next to nothing where another crate of a build
+//! turned it on. [`BUCKETS`] fit the waits of a rate limit, so that an exporter for Prometheus makes histograms and no
+//! summaries:
 //!
 //! ```
 //! # struct Builder;

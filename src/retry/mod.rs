@@ -72,7 +72,8 @@ use crate::{
 /// anything: `retry-after-ms`; `Retry-After` ([RFC 9110, 10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3)),
 /// in seconds, with a fraction, as a date or an epoch; `RateLimit`, of any IETF draft; `X-RateLimit-Reset`, the last two
 /// on a 429 or where nothing remains. Dates are read against the answer's own `Date`. Zero, past and unreadable values
-/// say nothing, nor do repeated ones but those of `Retry-After`: the longest counts. When attempts are exhausted, the server asks for more than [`max_hint`](Self::max_hint), or the deadline
+/// say nothing, nor do those of a limit that are repeated; of several `Retry-After`, or several `retry-after-ms`, the
+/// longest counts. When attempts are exhausted, the server asks for more than [`max_hint`](Self::max_hint), or the deadline
 /// leaves no room for the delay, the caller gets the last answer at once, body intact, with the story of its
 /// [`Attempts`](crate::Attempts) in its extensions. An answer that is 2xx carries nothing.
 ///

@@ -73,7 +73,7 @@ fn read(path: &Path, mut learn: impl FnMut(&Value) -> Option<()>) -> Result<File
         // An editor took the end of the last line away.
         learn(&line)?;
         file.write_all(b"\n")?;
-    } else if !matches!(last.first(), None | Some(b'{')) {
+    } else if !matches!(last, [] | [b'{'] | [b'{', b'"', ..]) {
         return Err(format!("line {}: it is no JSON object", number + 1).into());
     } else if !last.is_empty() {
         file.set_len(whole.len() as u64)?;
@@ -131,6 +131,7 @@ mod tests {
             "Summarise invoice 1",
             "{\"line\":1}\nSummarise",
             "Pay\n{\"half",
+            "{{customer}} wants their money back",
             // The last line of these prompts was cut off.
             "{\"prompt\":\"a\"}\n{\"prompt\":\"b\"}",
             "{\"prompt\":\"a\"}\n{\"prom",

@@ -1,14 +1,16 @@
-use std::error::Error as _;
+use std::{error::Error as _, time::Duration};
 
 use http::{HeaderValue, Method};
+use tokio::time;
 use tower::{BoxError, Layer, service_fn, util::BoxCloneService};
 
 use super::*;
 use crate::{
-    ApiKey, BaseUrl, IdempotencyKey, Origin, Plan, PlotonAuth, PlotonStack,
+    ApiKey, BaseUrl, IdempotencyKey, Origin, Plan, PlotonAuth, PlotonRetry, PlotonStack,
     api::{Error, ErrorCode, NewTask, Ploton, PlotonErrors, PlotonService, TaskId, TaskStatus},
     base_url::PathRefused,
     mock::{FakePloton, Fault},
+    retry::KeyExpired,
 };
 
 fn new_task() -> NewTask {
@@ -292,6 +294,29 @@ async fn what_may_have_been_created_is_found_with_the_key_of_its_error() {
         ploton.create_task(&again).await.unwrap();
         assert_eq!(fake.counts().created - before, creates);
     }
+}
+
+/// Of a key that was not random the age was lost, and a day later the task was created again.
+#[tokio::test(start_paused = true)]
+async fn the_key_of_an_error_is_not_sent_again_when_the_server_may_have_forgotten_it() {
+    let fake = FakePloton::new();
+    let auth = PlotonAuth::new(ApiKey::parse("pk_test_4f9d0c2b7a6e1583").unwrap());
+    let once = Ploton::new(auth.layer(fake.clone()));
+    let later = Ploton::new(PlotonRetry::new().layer(auth.layer(fake.clone())));
+    for key in [IdempotencyKey::random(), IdempotencyKey::derive("one")] {
+        fake.fail_next(Fault::CutAfter);
+        let task = new_task().idempotency_key(key);
+        let error = once.create_task(&task).await.unwrap_err();
+        let key = error.idempotency_key().expect("a key").clone();
+        let again = new_task().idempotency_key(key);
+        time::advance(Duration::from_secs(24 * 60 * 60)).await;
+        let error = later.create_task(&again).await.unwrap_err();
+        let Error::Service { error, .. } = error else {
+            panic!("{error}")
+        };
+        assert!(error.is::<KeyExpired>(), "{error}");
+    }
+    assert_eq!(fake.counts().created, 2);
 }
 
 #[tokio::test]

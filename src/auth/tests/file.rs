@@ -54,6 +54,16 @@ async fn carried(auth: &PlotonAuth) -> Result<String, BoxError> {
     Ok(seen)
 }
 
+/// `KeyFile::new(env::var("PLOTON_API_KEY")?)`: it showed the key.
+#[test]
+fn a_key_in_the_place_of_its_file_is_not_shown() {
+    let shown = format!("{:?}", KeyFile::new("pk_test_hunter2hunter2"));
+    assert!(shown.contains("pk_test_…"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    let shown = format!("{:?}", KeyFile::new("/run/secrets/ploton-key"));
+    assert!(shown.contains("/run/secrets/ploton-key"), "{shown}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_key_file_is_read_again_and_a_broken_one_changes_nothing() {
     let folder = Folder::new("key-file");

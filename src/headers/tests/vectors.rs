@@ -39,6 +39,12 @@ fn stainless() {
         let hint = hint(clock, 429, &[("retry-after-ms", value)]);
         assert_eq!(hint, from(HintSource::Millis, millis), "{value}");
     }
+    // Of several, the longest, as of `Retry-After`.
+    for (one, other) in [("300", "1500"), ("1500", "300"), ("1500", "soon")] {
+        let fields = [("retry-after-ms", one), ("retry-after-ms", other)];
+        let hint = hint(clock, 429, &fields);
+        assert_eq!(hint, from(HintSource::Millis, 1_500), "{one}, {other}");
+    }
 }
 
 #[test]

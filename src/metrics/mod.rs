@@ -79,6 +79,9 @@ pub struct Metric {
 /// Call it once, after the recorder was installed; again, it tells a recorder that came later, and keeps handles of that. A
 /// request that is on its way then is not counted, so that none ends that did not begin; what its layers do from then on,
 /// such as to wait, is.
+///
+/// A recorder must not call a layer or a handle of this crate: gauges are set under a lock, one for the limiters and one for
+/// the task slots of the process.
 pub fn start() {
     describe();
     handles::keep();

@@ -56,8 +56,9 @@ impl Reports {
         self.windows
     }
 
+    /// One that is under way is told again: if there is another call, then nobody knows what became of that one.
     pub(super) fn doubts(&self) -> bool {
-        self.doubts == Doubts::ToBeTold
+        self.doubts != Doubts::None
     }
 
     pub(super) fn seen(&self, length: Duration, now: Instant) -> Option<WindowSeen> {

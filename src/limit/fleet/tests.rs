@@ -259,7 +259,13 @@ fn a_doubt_is_told_until_the_store_has_heard_of_it() {
             fleet.failed(false, later);
         }
     }
-    assert!(!asked(&fleet, 1, now + 4 * AHEAD).doubts);
+    let later = now + 4 * AHEAD;
+    assert!(!asked(&fleet, 1, later).doubts);
+
+    fleet.doubt_windows();
+    fleet.begin(Errand::Lease(asked(&fleet, 1, later)));
+    // The runtime of the call ended.
+    assert!(asked(&fleet, 1, later).doubts);
 }
 
 #[test]

@@ -84,8 +84,9 @@ pub struct WindowSeen {
     pub length: Duration,
     /// What was left of it.
     pub remaining: u32,
-    /// How long ago the request left that was answered so.
-    pub sent: Duration,
+    /// When the request left that was answered so, by the store's clock, or before that. An instant, since the call may come
+    /// late, or long after it was given up.
+    pub sent: StoreTime,
     /// From now on it surely ends within this time.
     pub ends: Duration,
     /// Remaining rose as it can only where a window begins: the server counts in windows.

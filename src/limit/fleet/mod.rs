@@ -255,6 +255,7 @@ impl Fleet {
     }
 
     fn request(&self, wanted: u32, now: Instant) -> LeaseRequest {
+        let shows = self.clock.shows(now).unwrap_or_default();
         LeaseRequest {
             process: self.process,
             wanted,
@@ -264,7 +265,7 @@ impl Fleet {
             turn: self.line.and_then(|line| line.turn),
             seen: self.told_again(now),
             hold: Duration::ZERO,
-            window: self.reports.seen(self.span.named, now),
+            window: self.reports.seen(self.span.named, shows, now),
             doubts: self.reports.doubts(),
         }
     }

@@ -225,13 +225,21 @@ fn the_store_is_told_the_newest_of_a_window_once() {
         reset: Duration::from_secs(8),
         length: WINDOW,
         remaining: 89,
-        sent: 4 * MS,
+        sent: StoreTime::default(),
         ends: WINDOW - 5 * MS,
         proved: true,
     };
-    assert_eq!((ask.window, ask.doubts), (Some(expected), false));
+    assert_eq!(
+        (ask.window, ask.doubts),
+        (Some(expected), false),
+        "its clock is not known"
+    );
+    let _ = fleet.leased(ask, lease(0, Duration::ZERO, 5_000_000), at, at);
+    let ask = asked(&fleet, 1, at + 4 * AHEAD);
+    let sent = ask.window.map(|window| window.sent);
+    assert_eq!(sent, Some(StoreTime(5_000_000 - 4_000 - 800)));
     fleet.begin(Errand::Lease(ask));
-    assert_eq!(asked(&fleet, 1, at).window, None);
+    assert_eq!(asked(&fleet, 1, at + 4 * AHEAD).window, None);
 }
 
 #[test]

@@ -276,6 +276,27 @@ fn a_doubt_is_told_until_the_store_has_heard_of_it() {
     assert!(asked(&fleet, 1, later).doubts);
 }
 
+/// Of a window that seemed to end ten seconds sooner than it did, the pace used 166 requests that had left at once.
+#[test]
+fn a_store_whose_clock_is_set_forward_knows_no_window_any_more() {
+    let start = Instant::now();
+    for (shown, is_doubted) in [(8_040_000, false), (8_090_000, true), (7_000_000, false)] {
+        let mut fleet = fleet(1, Outage::Share);
+        let at_once = |now| Lease {
+            at_once: true,
+            windows: true,
+            ..lease(2, Duration::ZERO, now)
+        };
+        let ask = asked(&fleet, 2, start);
+        let _ = fleet.leased(ask, at_once(5_000_000), start, start + 50 * MS);
+        let now = start + 3 * AHEAD;
+        let ask = asked(&fleet, 2, now);
+        let _ = fleet.leased(ask, at_once(shown), now, now + 50 * MS);
+        assert_eq!(fleet.usable(now + 50 * MS) == 0, is_doubted, "{shown}");
+        assert_eq!(asked(&fleet, 3, now + 50 * MS).doubts, is_doubted);
+    }
+}
+
 #[test]
 fn an_outage_is_tried_again_and_again_and_told_once() {
     let start = Instant::now();

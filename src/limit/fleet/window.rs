@@ -27,8 +27,8 @@ pub(super) struct Window {
     end: u64,
     /// As many requests are surely left of it, beyond all that were granted.
     left: u64,
-    /// Between two tokens of whoever proved it. The pace of a fleet that is told of several plans is none that anybody knows: so
-    /// only those who have the same reckon with it.
+    /// Between two tokens of whoever proved it: so fast the pace goes on. Who has another plan reckons with another one, and
+    /// gets nothing at once.
     step: u64,
     /// Nothing leaves at once before this.
     banned_until: u64,

@@ -165,8 +165,8 @@ fn a_server_that_contradicts_it_is_not_trusted_for_five_minutes() {
     assert_eq!(set_back.reset, 0);
 }
 
-/// A call that was given up may be carried out half a minute later, when the network is back. Its Remaining was taken for new, and
-/// what others got meanwhile for no part of it.
+/// A call that was given up may be carried out half a minute later, when the network is back. Its Remaining was taken for
+/// new, and what others got meanwhile for no part of it.
 #[test]
 fn a_report_that_comes_late_is_as_old_as_it_is() {
     let (mut window, start) = unused();

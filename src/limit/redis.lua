@@ -1,5 +1,5 @@
 -- What a shared store counts, in a Redis: step by step as the ledger in fleet/ledger.rs, which says what each number means.
--- All times are whole microseconds by this server's clock, below 2^53, so that Lua's floating-point numbers hold them.
+-- All times are whole microseconds by this Redis's clock, below 2^53, so that Lua's floating-point numbers hold them.
 --
 -- KEYS: the numbers, and the processes by until when each counts as there.
 -- ARGV: what is done, and its numbers. Answers integers.
@@ -24,7 +24,7 @@ local function spoiled(key, kind)
     return is ~= kind and is ~= 'none'
 end
 local tat, line, put_off, paused_until, probed = 0, 0, 0, 0, 0
--- The server's window, as in fleet/window.rs; `reset` is 0 where none was proved.
+-- The server's window, as in fleet/window.rs. `reset` is its name, in ms by the server's own clock; 0 where none was proved.
 local reset, goes_on, ends, left, banned_until, slot, its_step = 0, 0, 0, 0, 0, 0, 0
 local granted_now, granted_last, granted_before = 0, 0, 0
 if spoiled(numbers, 'string') then

@@ -203,11 +203,13 @@ impl Place {
         // tokio rounds up to the next millisecond, and panics where there is none.
         let until = until.min(later(Instant::now(), FAR));
         // A service may go to another runtime, on which the timer of the first would never fire, or panic.
-        let here = Handle::current().id();
-        self.timer.take_if(|(runtime, _)| *runtime != here);
+        // Outside of any, it is polled by something else while its own goes on.
+        let here = Handle::try_current().ok().map(|here| here.id());
+        self.timer
+            .take_if(|(runtime, _)| here.is_some_and(|here| *runtime != here));
         let (_, timer) = self
             .timer
-            .get_or_insert_with(|| (here, Box::pin(sleep_until(until))));
+            .get_or_insert_with(|| (Handle::current().id(), Box::pin(sleep_until(until))));
         if timer.deadline() != until {
             timer.as_mut().reset(until);
         }

@@ -1,5 +1,5 @@
 -- What a shared store counts, in a Redis: step by step as the ledger in fleet/ledger.rs, which says what each number means.
--- All times are whole microseconds by this server's clock, below 2^53, so that Lua's floating-point numbers hold them.
+-- All times are whole microseconds by this Redis's clock, below 2^53, so that Lua's floating-point numbers hold them.
 --
 -- KEYS: the numbers, and the processes by until when each counts as there.
 -- ARGV: what is done, and its numbers. Answers integers.
@@ -24,8 +24,8 @@ local function spoiled(key, kind)
     return is ~= kind and is ~= 'none'
 end
 local tat, line, put_off, paused_until, probed = 0, 0, 0, 0, 0
--- The server's window, as in fleet/window.rs; `reset` is 0 where none was proved.
-local reset, goes_on, ends, left, banned_until, slot = 0, 0, 0, 0, 0, 0
+-- The server's window, as in fleet/window.rs. `reset` is its name, in ms by the server's own clock; 0 where none was proved.
+local reset, goes_on, ends, left, banned_until, slot, its_step = 0, 0, 0, 0, 0, 0, 0
 local granted_now, granted_last, granted_before = 0, 0, 0
 if spoiled(numbers, 'string') then
     redis.call('DEL', numbers)
@@ -37,12 +37,12 @@ if stored then
         found[#found + 1] = tonumber(digits)
         sound = sound and found[#found] < 2 ^ 52
     end
-    if sound and (#found == 5 or #found == 14) then
+    if sound and (#found == 5 or #found == 15) then
         tat, line, put_off, paused_until, probed = unpack(found)
     end
-    if sound and #found == 14 then
-        reset, goes_on, ends, left, banned_until, slot = unpack(found, 6)
-        granted_now, granted_last, granted_before = unpack(found, 12)
+    if sound and #found == 15 then
+        reset, goes_on, ends, left, banned_until, slot, its_step = unpack(found, 6)
+        granted_now, granted_last, granted_before = unpack(found, 13)
     end
 end
 
@@ -50,7 +50,7 @@ local function store(how_long)
     local all = { text(tat), text(line), text(put_off), text(paused_until), text(probed) }
     if reset > 0 or banned_until > 0 then
         local window = {
-            reset, goes_on, ends, left, banned_until, slot,
+            reset, goes_on, ends, left, banned_until, slot, its_step,
             granted_now, granted_last, granted_before,
         }
         for _, number in ipairs(window) do
@@ -94,7 +94,7 @@ local function put_off_to(to)
 end
 
 local function forget_window(banned)
-    reset, goes_on, ends, left, banned_until, slot = 0, 0, 0, 0, banned, 0
+    reset, goes_on, ends, left, banned_until, slot, its_step = 0, 0, 0, 0, banned, 0, 0
     granted_now, granted_last, granted_before = 0, 0, 0
 end
 
@@ -205,15 +205,18 @@ local function granted_since(since)
 end
 
 local function told(said, length, remaining, sent, lasts, proved)
-    local till, left_at = now + lasts, max(0, now - sent)
+    local till, left_at = now + lasts, min(sent, now)
     local counted = max(0, left_at - RESOLUTION * 1000)
     if reset == 0 then
         if proved and now >= banned_until then
             forget_window(0)
-            reset, goes_on, ends, slot = said, counted, till, now
+            reset, goes_on, ends, slot, its_step = said, counted, till, now, step
             wait_for_counts()
         end
         return
+    end
+    if step ~= its_step then
+        return doubt()
     end
     local granted = granted_since(max(0, left_at - IN_FLIGHT))
     local surely = granted and now >= banned_until and max(0, remaining - granted) or 0
@@ -244,7 +247,10 @@ local function leave_at_once(latest)
     if paused_until > now or probed < paused_until or tat > latest then
         return 0
     end
-    if reset == 0 or now < banned_until or now + ARRIVES_WITHIN > goes_on then
+    if reset == 0 or its_step ~= step or now < banned_until then
+        return 0
+    end
+    if now + ARRIVES_WITHIN > goes_on then
         return 0
     end
     local paced = floor(max(0, ends - max(tat, now)) / step)

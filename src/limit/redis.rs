@@ -48,7 +48,7 @@ impl SharedStore for RedisStore {
                 millis(seen.reset).to_string(),
                 millis(seen.length).to_string(),
                 seen.remaining.to_string(),
-                micros(seen.sent).to_string(),
+                seen.sent.0.to_string(),
                 micros(seen.ends).to_string(),
                 u8::from(seen.proved).to_string(),
             ];

@@ -23,8 +23,8 @@ pub trait SharedStore: fmt::Debug + Send + Sync + 'static {
     /// Gives the last tokens of a lease back, if nobody reserved any after them; else they are lost.
     fn give_back(&self, unused: Unused) -> StoreFuture<'_, ()>;
 
-    /// How long an answer is waited for. What got none in that time may have been carried out, and its tokens count as spent. At least 10 ms,
-    /// and at most 750 ms: what is less or more counts as that. It is asked once. Default: 100 ms.
+    /// How long an answer is waited for. What got none in that time may have been carried out, and its tokens count as spent.
+    /// At least 10 ms, and at most 750 ms: what is less or more counts as that. It is asked once. Default: 100 ms.
     fn call_timeout(&self) -> Duration {
         TIMEOUT
     }
@@ -84,8 +84,9 @@ pub struct WindowSeen {
     pub length: Duration,
     /// What was left of it.
     pub remaining: u32,
-    /// How long ago the request left that was answered so.
-    pub sent: Duration,
+    /// When the request left that was answered so, by the store's clock, or before that. An instant, since the call may come
+    /// late, or long after it was given up.
+    pub sent: StoreTime,
     /// From now on it surely ends within this time.
     pub ends: Duration,
     /// Remaining rose as it can only where a window begins: the server counts in windows.

@@ -28,8 +28,9 @@ pub trait SharedSlots: fmt::Debug + Send + Sync + 'static {
     /// Frees slots, and says which tasks have ended, whoever holds them.
     fn release(&self, release: Release) -> StoreFuture<'_, ()>;
 
-    /// How long an answer is waited for. What got none in that time may have been carried out, and its slots count as taken until they are freed. At least 10 ms,
-    /// and at most 750 ms: what is less or more counts as that. It is asked once. Default: 100 ms.
+    /// How long an answer is waited for. What got none in that time may have been carried out, and its slots count as taken
+    /// until they are freed. At least 10 ms, and at most 750 ms: what is less or more counts as that. It is asked once.
+    /// Default: 100 ms.
     fn call_timeout(&self) -> Duration {
         TIMEOUT
     }

@@ -15,7 +15,7 @@ use http::{Request, Response};
 use tokio::{
     runtime::{self, Runtime},
     task::JoinSet,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_ploton::{
@@ -107,6 +107,25 @@ impl SharedStore for Silent {
     fn give_back(&self, unused: Unused) -> StoreFuture<'_, ()> {
         self.store.give_back(unused)
     }
+}
+
+/// What the first gave no answer to was held against the second.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_was_changed_for_another_is_not_listened_to_any_more() {
+    let store = Silent::default();
+    let limit = limit(&store);
+    store.is_silent.store(true, Ordering::SeqCst);
+    let sent = {
+        let limit = limit.clone();
+        tokio::spawn(async move { send(&limit, 1).await })
+    };
+    sleep(SECOND / 20).await;
+    let limit = limit.shared(MemoryStore::new());
+    sleep(SECOND / 10).await;
+    let store = limit.handle().snapshot().store.unwrap();
+    assert_eq!((store.processes, store.away_since), (1, None));
+    assert!(limit.handle().store_error().is_none());
+    sent.await.unwrap();
 }
 
 fn current_thread() -> Runtime {

@@ -120,6 +120,8 @@ enum Call {
         /// What it says of the server's window.
         window: Option<Window>,
         doubts: bool,
+        /// Whether it has half the plan.
+        slow: bool,
     },
     /// As one that was told nonsense asks.
     AskWith {
@@ -187,7 +189,8 @@ impl Window {
         seen.reset = Duration::from_millis(end.saturating_add_signed(self.reset));
         seen.length = Duration::from_secs(60);
         seen.remaining = self.remaining;
-        seen.sent = Duration::from_millis(self.sent);
+        // Where that is before the first instant, it is far ahead: neither may be believed.
+        seen.sent = StoreTime(now.wrapping_sub(self.sent).saturating_mul(1_000));
         seen.ends = Duration::from_millis(self.ends.unwrap_or(end - now));
         seen.proved = self.proved;
         seen
@@ -201,8 +204,9 @@ fn call(calm: bool) -> impl Strategy<Value = Call> {
     let doubts = prop::bool::weighted(if calm { 0.0 } else { 0.01 });
     let wanted = prop_oneof![4 => 0_u32..30, 1 => 0..3_000_u32];
     let ask = (0_u64..30, wanted, hold, any::<bool>(), any::<bool>());
-    let ask = (ask, prop::option::of(window(calm)), doubts);
-    let ask = ask.prop_map(|(ask, window, doubts)| {
+    let slow = prop::bool::weighted(0.1);
+    let ask = (ask, prop::option::of(window(calm)), doubts, slow);
+    let ask = ask.prop_map(move |(ask, window, doubts, slow)| {
         let (process, wanted, hold, tells, comes) = ask;
         Call::Ask {
             process,
@@ -210,8 +214,9 @@ fn call(calm: bool) -> impl Strategy<Value = Call> {
             hold,
             tells,
             comes,
-            window,
+            window: window.filter(|_| !slow || !calm),
             doubts,
+            slow,
         }
     });
     let time = || prop_oneof![0..10 * SECOND, 0..20_000 * SECOND, 0..1_u64 << 53];
@@ -279,11 +284,13 @@ async fn compare(
                 comes,
                 window,
                 doubts,
+                slow,
             } => {
                 let shown = (Instant::now() - start).as_millis();
                 let shown = u64::try_from(shown).unwrap();
                 asked.window = window.map(|window| window.seen(shown));
                 asked.doubts = doubts;
+                asked.interval = if slow { 2 * interval } else { interval };
                 asked.process = process;
                 asked.wanted = wanted;
                 asked.hold = Duration::from_micros(hold);

@@ -9,7 +9,7 @@ use super::{AHEAD, Fleet, Heard, InLine, PRESENCE, SAME, outage::Down};
 use crate::limit::{
     clock::ServerClock,
     store::{Lease, LeaseRequest, Pause, Seen},
-    time::{earlier, later, scaled},
+    time::{drift, earlier, later, scaled},
 };
 
 impl Fleet {
@@ -23,12 +23,18 @@ impl Fleet {
     ) -> Heard {
         let back_since = self.answered(now);
         self.took = now.saturating_duration_since(asked);
-        self.read_clock(lease, asked, now);
+        let set_forward = self.read_clock(lease, asked, now);
         self.count(lease.processes, now);
         self.reports.answered(lease.windows);
+        if set_forward {
+            // What the store knows of the server's window goes by its old clock: it would end too early.
+            self.reports.doubt();
+        }
         let begins = self.local(lease, lease.wait, asked, now);
         let granted = lease.granted.min(ask.wanted);
-        if granted > 0 && lease.at_once {
+        if lease.at_once && set_forward {
+            self.line = None;
+        } else if granted > 0 && lease.at_once {
             self.line = None;
             self.last = None;
             self.hand.add_at_once(begins, granted);
@@ -116,8 +122,9 @@ impl Fleet {
         });
     }
 
-    /// The store's clock as it is now; where it was set back, all that was known goes by another one.
-    fn read_clock(&mut self, lease: Lease, asked: Instant, now: Instant) {
+    /// The store's clock as it is now; where it was set back, all that was known goes by another one. Returns whether it was
+    /// set forward.
+    fn read_clock(&mut self, lease: Lease, asked: Instant, now: Instant) -> bool {
         let shows = Duration::from_micros(lease.now.0);
         let took = now.saturating_duration_since(asked);
         let most = shows.saturating_add(took).saturating_add(SAME);
@@ -127,6 +134,12 @@ impl Fleet {
         }
         self.clock.learn(shows, now);
         self.seen = self.seen.max(lease.seen);
+        let showed = self.showed.replace((asked, shows));
+        showed.is_some_and(|(asked, showed)| {
+            let since = now.saturating_duration_since(asked);
+            let at_most = showed.saturating_add(since).saturating_add(drift(since));
+            shows > at_most.saturating_add(SAME)
+        })
     }
 
     /// When `wait` has passed since the store answered, by our clock: as near as the quickest answer tells.

@@ -144,8 +144,59 @@ impl Task {
             return;
         };
         match answer {
-            Ok(answer) => answered(&shared, answer, asked),
-            Err(error) => failed(&shared, error),
+            Ok(answer) => self.answered(&shared, answer, asked),
+            Err(error) => self.failed(&shared, error),
+        }
+    }
+
+    fn answered(&self, shared: &Shared, answer: Answer, asked: Instant) {
+        let told = shared.change(|state, now, _| {
+            let clerk = state.clerk.as_mut().filter(|clerk| self.is_of(clerk))?;
+            clerk.error = None;
+            let heard = state.bucket.store_answered(|fleet| match answer {
+                Answer::Leased(ask, lease) => fleet.leased(ask, lease, asked, now),
+                Answer::Paused(pause) => Heard {
+                    back_since: fleet.paused(pause, asked, now),
+                    ..Heard::default()
+                },
+                Answer::Taken => Heard {
+                    back_since: fleet.answered(now),
+                    ..Heard::default()
+                },
+            });
+            let pause = heard
+                .paused_until
+                .filter(|&until| state.bucket.paused_by_others(until, now));
+            let pause = pause.map(|until| until.saturating_duration_since(now));
+            let back = heard
+                .back_since
+                .map(|since| now.saturating_duration_since(since));
+            Some((back, pause, state.queue.waiting()))
+        });
+        let Some((back, pause, waiting)) = told else {
+            return;
+        };
+        if let Some(away) = back {
+            events::store_is_back(away, waiting);
+        }
+        if let Some(pause) = pause {
+            events::paused_by_another(pause, waiting);
+        }
+    }
+
+    fn failed(&self, shared: &Shared, error: StoreError) {
+        let lossy = !error.is_late();
+        let error = Arc::new(error);
+        let told = shared.change(|state, now, _| {
+            let clerk = state.clerk.as_mut().filter(|clerk| self.is_of(clerk))?;
+            clerk.error = Some(error.clone());
+            let is_new = state.bucket.store_failed(lossy, now);
+            let waiting = state.queue.waiting();
+            let lost = state.bucket.fleet().filter(|_| is_new).map(Lost::new);
+            lost.zip(Some(waiting))
+        });
+        if let Some((lost, waiting)) = told {
+            events::store_is_away(&error, lost, waiting);
         }
     }
 }
@@ -154,56 +205,6 @@ enum Answer {
     Leased(super::LeaseRequest, super::Lease),
     Paused(super::Pause),
     Taken,
-}
-
-fn answered(shared: &Shared, answer: Answer, asked: Instant) {
-    let (heard, pause, waiting) = shared.change(|state, now, _| {
-        let heard = state.bucket.store_answered(|fleet| match answer {
-            Answer::Leased(ask, lease) => fleet.leased(ask, lease, asked, now),
-            Answer::Paused(pause) => Heard {
-                back_since: fleet.paused(pause, asked, now),
-                ..Heard::default()
-            },
-            Answer::Taken => Heard {
-                back_since: fleet.answered(now),
-                ..Heard::default()
-            },
-        });
-        let pause = heard
-            .paused_until
-            .filter(|&until| state.bucket.paused_by_others(until, now));
-        let pause = pause.map(|until| until.saturating_duration_since(now));
-        let back = heard
-            .back_since
-            .map(|since| now.saturating_duration_since(since));
-        if let Some(clerk) = &mut state.clerk {
-            clerk.error = None;
-        }
-        (back, pause, state.queue.waiting())
-    });
-    if let Some(away) = heard {
-        events::store_is_back(away, waiting);
-    }
-    if let Some(pause) = pause {
-        events::paused_by_another(pause, waiting);
-    }
-}
-
-fn failed(shared: &Shared, error: StoreError) {
-    let lossy = !error.is_late();
-    let error = Arc::new(error);
-    let told = shared.change(|state, now, _| {
-        let is_new = state.bucket.store_failed(lossy, now);
-        if let Some(clerk) = &mut state.clerk {
-            clerk.error = Some(error.clone());
-        }
-        let waiting = state.queue.waiting();
-        let lost = state.bucket.fleet().filter(|_| is_new).map(Lost::new);
-        lost.zip(Some(waiting))
-    });
-    if let Some((lost, waiting)) = told {
-        events::store_is_away(&error, lost, waiting);
-    }
 }
 
 /// What a process does without the store.

@@ -46,7 +46,7 @@ impl Ledger {
         }
         // A window without a name is none.
         if let Some(seen) = ask.window.filter(|seen| millis(seen.reset) > 0) {
-            self.window.told(seen, now);
+            self.window.told(seen, step, now);
         }
         self.is_there(ask.process, now, now);
         let processes = u64::try_from(self.processes.len()).unwrap_or(u64::MAX);

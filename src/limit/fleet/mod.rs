@@ -57,6 +57,8 @@ pub(super) struct Fleet {
     hand: Hand,
     /// What the store's clock shows, at least.
     clock: ServerClock,
+    /// When it showed at most so much: what it answered last, and when it was asked. `None` before it was.
+    showed: Option<(Instant, Duration)>,
     seen: Seen,
     /// Its place in the store's line.
     line: Option<InLine>,
@@ -124,6 +126,7 @@ impl Fleet {
             took: Duration::ZERO,
             hand: Hand::new(step, use_within(span)),
             clock: ServerClock::default(),
+            showed: None,
             seen: Seen::default(),
             line: None,
             heard: None,
@@ -255,6 +258,7 @@ impl Fleet {
     }
 
     fn request(&self, wanted: u32, now: Instant) -> LeaseRequest {
+        let shows = self.clock.shows(now).unwrap_or_default();
         LeaseRequest {
             process: self.process,
             wanted,
@@ -264,7 +268,7 @@ impl Fleet {
             turn: self.line.and_then(|line| line.turn),
             seen: self.told_again(now),
             hold: Duration::ZERO,
-            window: self.reports.seen(self.span.named, now),
+            window: self.reports.seen(self.span.named, shows, now),
             doubts: self.reports.doubts(),
         }
     }

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::limit::{store::WindowSeen, window::Told};
+use crate::limit::{
+    store::{StoreTime, WindowSeen},
+    window::Told,
+};
 
 #[derive(Debug, Default)]
 pub(super) struct Reports {
@@ -56,17 +59,25 @@ impl Reports {
         self.windows
     }
 
+    /// One that is under way is told again: if there is another call, then nobody knows what became of that one.
     pub(super) fn doubts(&self) -> bool {
-        self.doubts == Doubts::ToBeTold
+        self.doubts != Doubts::None
     }
 
-    pub(super) fn seen(&self, length: Duration, now: Instant) -> Option<WindowSeen> {
+    /// The store's clock shows at least `shows` at `now`.
+    pub(super) fn seen(
+        &self,
+        length: Duration,
+        shows: Duration,
+        now: Instant,
+    ) -> Option<WindowSeen> {
         let News { told, sent, proved } = self.news?;
+        let sent = shows.saturating_sub(now.saturating_duration_since(sent));
         Some(WindowSeen {
             reset: told.reset,
             length,
             remaining: told.remaining,
-            sent: now.saturating_duration_since(sent),
+            sent: StoreTime(u64::try_from(sent.as_micros()).unwrap_or(u64::MAX)),
             ends: told.end.saturating_duration_since(now),
             proved,
         })

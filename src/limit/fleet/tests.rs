@@ -225,13 +225,21 @@ fn the_store_is_told_the_newest_of_a_window_once() {
         reset: Duration::from_secs(8),
         length: WINDOW,
         remaining: 89,
-        sent: 4 * MS,
+        sent: StoreTime::default(),
         ends: WINDOW - 5 * MS,
         proved: true,
     };
-    assert_eq!((ask.window, ask.doubts), (Some(expected), false));
+    assert_eq!(
+        (ask.window, ask.doubts),
+        (Some(expected), false),
+        "its clock is not known"
+    );
+    let _ = fleet.leased(ask, lease(0, Duration::ZERO, 5_000_000), at, at);
+    let ask = asked(&fleet, 1, at + 4 * AHEAD);
+    let sent = ask.window.map(|window| window.sent);
+    assert_eq!(sent, Some(StoreTime(5_000_000 - 4_000 - 800)));
     fleet.begin(Errand::Lease(ask));
-    assert_eq!(asked(&fleet, 1, at).window, None);
+    assert_eq!(asked(&fleet, 1, at + 4 * AHEAD).window, None);
 }
 
 #[test]
@@ -259,7 +267,34 @@ fn a_doubt_is_told_until_the_store_has_heard_of_it() {
             fleet.failed(false, later);
         }
     }
-    assert!(!asked(&fleet, 1, now + 4 * AHEAD).doubts);
+    let later = now + 4 * AHEAD;
+    assert!(!asked(&fleet, 1, later).doubts);
+
+    fleet.doubt_windows();
+    fleet.begin(Errand::Lease(asked(&fleet, 1, later)));
+    // The runtime of the call ended.
+    assert!(asked(&fleet, 1, later).doubts);
+}
+
+/// Of a window that seemed to end ten seconds sooner than it did, the pace used 166 requests that had left at once.
+#[test]
+fn a_store_whose_clock_is_set_forward_knows_no_window_any_more() {
+    let start = Instant::now();
+    for (shown, is_doubted) in [(8_040_000, false), (8_090_000, true), (7_000_000, false)] {
+        let mut fleet = fleet(1, Outage::Share);
+        let at_once = |now| Lease {
+            at_once: true,
+            windows: true,
+            ..lease(2, Duration::ZERO, now)
+        };
+        let ask = asked(&fleet, 2, start);
+        let _ = fleet.leased(ask, at_once(5_000_000), start, start + 50 * MS);
+        let now = start + 3 * AHEAD;
+        let ask = asked(&fleet, 2, now);
+        let _ = fleet.leased(ask, at_once(shown), now, now + 50 * MS);
+        assert_eq!(fleet.usable(now + 50 * MS) == 0, is_doubted, "{shown}");
+        assert_eq!(asked(&fleet, 3, now + 50 * MS).doubts, is_doubted);
+    }
 }
 
 #[test]

@@ -27,6 +27,9 @@ pub(super) struct Window {
     end: u64,
     /// As many requests are surely left of it, beyond all that were granted.
     left: u64,
+    /// Between two tokens of whoever proved it: so fast the pace goes on. Who has another plan reckons with another one, and
+    /// gets nothing at once.
+    step: u64,
     /// Nothing leaves at once before this.
     banned_until: u64,
     /// When the count of what is granted now began.
@@ -79,10 +82,10 @@ impl Window {
         self.banned_until = self.banned_until.max(known);
     }
 
-    /// A process tells what the server said.
-    pub(super) fn told(&mut self, seen: WindowSeen, now: u64) {
+    /// A process whose tokens are a `step` apart tells what the server said.
+    pub(super) fn told(&mut self, seen: WindowSeen, step: u64, now: u64) {
         let (reset, end) = (millis(seen.reset), now.saturating_add(micros(seen.ends)));
-        let sent = now.saturating_sub(micros(seen.sent));
+        let sent = seen.sent.0.min(now);
         let counted = sent.saturating_sub(RESOLUTION.saturating_mul(1_000));
         if self.reset == 0 {
             if seen.proved && now >= self.banned_until {
@@ -90,11 +93,17 @@ impl Window {
                     reset,
                     goes_on: counted,
                     end,
+                    step,
                     slot: now,
                     ..Self::default()
                 };
                 self.wait_for_counts(now);
             }
+            return;
+        }
+        if step != self.step {
+            // The plan changed, or how long windows are.
+            self.doubt(now);
             return;
         }
         let remaining = u64::from(seen.remaining);
@@ -152,7 +161,8 @@ impl Window {
     pub(super) fn at_once(&self, tat: u64, step: u64, now: u64) -> u64 {
         // What would be counted in the next window is nothing that this one has room for.
         let arrives = now.saturating_add(ARRIVES_WITHIN);
-        if self.reset == 0 || now < self.banned_until || arrives > self.goes_on {
+        let is_known = self.reset > 0 && self.step == step && now >= self.banned_until;
+        if !is_known || arrives > self.goes_on {
             return 0;
         }
         let paced = self.end.saturating_sub(tat.max(now)).checked_div(step);

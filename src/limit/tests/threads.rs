@@ -73,6 +73,29 @@ fn a_service_that_waited_on_one_runtime_waits_on_another() {
     three(&first);
 }
 
+/// A timer needs its runtime, and not that of whoever polls it.
+#[test]
+fn a_service_that_waited_on_a_runtime_waits_outside_of_it() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(1).enable_time().build().unwrap();
+    let limit = PlotonRateLimit::new(requests(12_000));
+    let mut service = limit.layer(service_fn(async |_: Request<()>| {
+        Ok::<_, Infallible>(Response::new(()))
+    }));
+    let mut two = async || {
+        for _ in 0..2 {
+            service.ready().await.unwrap().call(get()).await.unwrap();
+        }
+    };
+    runtime.block_on(two());
+    let mut two = task::spawn(two());
+    let start = Instant::now();
+    while two.poll().is_pending() {
+        assert!(Instant::now() - start < 10 * SECOND, "hangs");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn tasks_on_several_threads_are_all_served_and_some_give_up() {
     let limit = PlotonRateLimit::new(requests(120_000));

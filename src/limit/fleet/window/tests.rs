@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use super::*;
 use crate::limit::{
     fleet::ledger::Ledger,
-    store::{LeaseRequest, Pause, Seen, Turn},
+    store::{LeaseRequest, Pause, Seen, StoreTime, Turn},
 };
 
 const SECOND: u64 = 1_000_000;
@@ -27,7 +27,7 @@ fn seen(remaining: u32, now: u64) -> WindowSeen {
         reset: Duration::from_micros(end),
         length: Duration::from_secs(60),
         remaining,
-        sent: Duration::from_millis(100),
+        sent: StoreTime(now - 100_000),
         ends: Duration::from_micros(end - now),
         proved: true,
     }
@@ -37,13 +37,13 @@ fn seen(remaining: u32, now: u64) -> WindowSeen {
 fn unused() -> (Window, u64) {
     let mut window = Window::default();
     let before = NOW - 5 * SECOND;
-    window.told(seen(N - 1, before), before);
+    window.told(seen(N - 1, before), STEP, before);
     window.look(NOW);
-    window.told(seen(N - 1, NOW), NOW);
+    window.told(seen(N - 1, NOW), STEP, NOW);
     assert_eq!(window.goes_on, NOW + MINUTE - 6_100_000 - 12_000);
     let now = NOW + 30 * SECOND;
     window.look(now);
-    window.told(seen(N - 1, now), now);
+    window.told(seen(N - 1, now), STEP, now);
     (window, now)
 }
 
@@ -68,19 +68,19 @@ fn nothing_does_before_the_proof_nor_before_all_that_was_granted_is_known() {
         proved: false,
         ..seen(N, NOW)
     };
-    window.told(unproved, NOW);
+    window.told(unproved, STEP, NOW);
     assert_eq!(window.reset, 0);
-    window.told(seen(N, NOW), NOW);
+    window.told(seen(N, NOW), STEP, NOW);
     window.goes_on = NOW + MINUTE;
     let now = NOW + 3 * IN_FLIGHT;
     window.look(now - 1);
-    window.told(seen(N, now - 1), now - 1);
+    window.told(seen(N, now - 1), STEP, now - 1);
     assert_eq!(window.left, 0);
     window.look(now);
-    window.told(seen(N, now), now);
+    window.told(seen(N, now), STEP, now);
     assert!(window.at_once(now, STEP, now) > 0);
     window.forgot(now);
-    window.told(seen(N, now), now);
+    window.told(seen(N, now), STEP, now);
     assert_eq!(window.at_once(now, STEP, now), 0);
 }
 
@@ -92,7 +92,7 @@ fn what_was_granted_lately_may_still_come_to_the_server() {
     let mut left = Vec::new();
     for at in [start, start + 9 * SECOND, start + 25 * SECOND] {
         window.look(at);
-        window.told(seen(N - 1, at), at);
+        window.told(seen(N - 1, at), STEP, at);
         left.push(window.left);
     }
     assert_eq!(left, [699, 699, 999]);
@@ -100,14 +100,14 @@ fn what_was_granted_lately_may_still_come_to_the_server() {
     let next = NOW + MINUTE + SECOND;
     window.grant(200);
     window.look(next);
-    window.told(seen(N - 5, next), next);
+    window.told(seen(N - 5, next), STEP, next);
     assert_eq!(window.left, 795);
     let late = WindowSeen {
-        sent: Duration::from_secs(60),
+        sent: StoreTime(next),
         ..seen(N - 5, next + MINUTE)
     };
     window.look(next + MINUTE);
-    window.told(late, next + MINUTE);
+    window.told(late, STEP, next + MINUTE);
     assert_eq!(window.left, 0, "what was granted since is forgotten");
 }
 
@@ -120,10 +120,10 @@ fn the_last_window_tells_when_the_next_one_ends() {
         ends: Duration::from_secs(60),
         ..seen(N, now)
     };
-    window.told(vague, now);
+    window.told(vague, STEP, now);
     // Names are whole seconds, and clocks differ.
     assert_eq!(window.end, NOW + 2 * MINUTE + SECOND + 12_000);
-    window.told(seen(N, now), now);
+    window.told(seen(N, now), STEP, now);
     assert_eq!(window.end, NOW + 2 * MINUTE);
 }
 
@@ -133,7 +133,7 @@ fn a_server_that_contradicts_it_is_not_trusted_for_five_minutes() {
     let told = |told: WindowSeen, at| {
         let mut window = trusted;
         window.look(at);
-        window.told(told, at);
+        window.told(told, STEP, at);
         window
     };
     let earlier = |by| WindowSeen {
@@ -155,14 +155,46 @@ fn a_server_that_contradicts_it_is_not_trusted_for_five_minutes() {
     ] {
         assert_eq!(window.reset, 0);
         let end = now + DOUBTED;
-        window.told(seen(N, end - 1), end - 1);
+        window.told(seen(N, end - 1), STEP, end - 1);
         assert_eq!(window.reset, 0);
-        window.told(seen(N, end + MINUTE), end + MINUTE);
+        window.told(seen(N, end + MINUTE), STEP, end + MINUTE);
         assert!(window.reset > 0);
     }
     let mut set_back = trusted;
     set_back.look(NOW - 1);
     assert_eq!(set_back.reset, 0);
+}
+
+/// A call that was given up may be carried out half a minute later, when the network is back. Its Remaining was taken for
+/// new, and what others got meanwhile for no part of it.
+#[test]
+fn a_report_that_comes_late_is_as_old_as_it_is() {
+    let (mut window, start) = unused();
+    let report = seen(N - 1, start);
+    let left = window.left;
+    let mut now = start;
+    for _ in 0..10 {
+        now += 2 * SECOND;
+        window.look(now);
+        window.grant(40);
+    }
+    let expected = (left - 400, window.goes_on);
+    window.told(report, STEP, now);
+    assert_eq!((window.left, window.goes_on), expected);
+    now += 5 * SECOND;
+    window.look(now);
+    window.told(report, STEP, now);
+    assert_eq!((window.left, window.goes_on), expected);
+}
+
+/// Who had a smaller plan took for left what the pace of the others was to use.
+#[test]
+fn whoever_has_another_plan_gets_nothing_at_once() {
+    let (mut window, now) = unused();
+    assert_eq!(window.at_once(now, 2 * STEP, now), 0);
+    assert!(window.at_once(now, STEP, now) > 0);
+    window.told(seen(N - 1, now), 2 * STEP, now);
+    assert_eq!(window.reset, 0, "the server has another limit now");
 }
 
 fn lease_request(process: u64, wanted: u32) -> LeaseRequest {
@@ -216,6 +248,8 @@ struct Fleet {
     counts: BTreeMap<u64, u32>,
     /// When an answer comes, when its request left, and its window and Remaining.
     answers: Vec<(u64, u64, u64, u32)>,
+    /// Calls that were given up, and when the store gets them.
+    given_up: Vec<(u64, LeaseRequest)>,
     at_once: u32,
 }
 
@@ -242,7 +276,7 @@ impl Fleet {
         let (_, sent, window, remaining) = come.into_iter().max_by_key(|one| (one.2, one.1))?;
         let end = (window + 1) * MINUTE;
         Some(WindowSeen {
-            sent: Duration::from_micros(now - sent),
+            sent: StoreTime(sent),
             ends: Duration::from_micros(end.saturating_sub(now)),
             ..seen(remaining, end - 1)
         })
@@ -250,23 +284,38 @@ impl Fleet {
 
     fn ask(&mut self, process: u64, wanted: u32, now: u64, random: &mut SmallRng) {
         self.arrive(now, random);
-        let window = if random.random_bool(0.5) {
+        let given_up = mem::take(&mut self.given_up);
+        let (come, later): (Vec<_>, _) = given_up.into_iter().partition(|one| one.0 <= now);
+        self.given_up = later;
+        for (_, ask) in come {
+            self.ledger.lease(ask, now);
+        }
+        // A third of the processes have half the plan, and what the server says is none of theirs.
+        let is_slow = process % 3 == 0;
+        let step = if is_slow { 2 * STEP } else { STEP };
+        let window = if !is_slow && random.random_bool(0.5) {
             self.news(now)
         } else {
             None
         };
         let ask = LeaseRequest {
+            interval: Duration::from_micros(step),
             turn: self.turns.remove(&process),
             seen: self.seen,
             window,
             ..lease_request(process, wanted)
         };
+        if random.random_bool(0.05) {
+            let comes = now + random.random_range(0..50 * SECOND);
+            self.given_up.push((comes, ask));
+            return;
+        }
         let lease = self.ledger.lease(ask, now);
         self.seen = self.seen.max(lease.seen);
         if let Some(turn) = lease.turn {
             self.turns.insert(process, turn);
         }
-        let each = if lease.at_once { 0 } else { STEP };
+        let each = if lease.at_once { 0 } else { step };
         let begins = now + micros(lease.wait);
         for token in 0..u64::from(lease.granted) {
             let sent = begins + token * each;

@@ -281,15 +281,22 @@ impl PlotonRateLimit {
         let shared = Arc::downgrade(&self.shared);
         // Foreign code is not run under the lock.
         let patience = patience(store.call_timeout());
-        self.shared.change(|state, _, _| {
+        let before = self.shared.change(|state, _, _| {
+            let clerk = Clerk::new(Arc::new(store), patience, shared);
+            let before = state.clerk.replace(clerk);
+            if let (Some(clerk), Some(fleet)) = (&before, state.bucket.fleet_mut()) {
+                clerk.end(fleet);
+            }
             // Of 53 bits, which a store that counts in floating-point numbers keeps apart too.
             let process = rand::random::<u64>() >> 11;
             state.bucket.share(process, state.outage);
             if let Some(fleet) = state.bucket.fleet_mut() {
                 fleet.set_patience(patience);
             }
-            state.clerk = Some(Clerk::new(Arc::new(store), patience, shared));
+            before
         });
+        // It says farewell to its store, which is foreign code, and not run under the lock.
+        drop(before);
         self
     }
 

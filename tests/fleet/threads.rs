@@ -128,6 +128,25 @@ async fn a_store_that_was_changed_for_another_is_not_listened_to_any_more() {
     sent.await.unwrap();
 }
 
+/// It counted there for half a minute more, and each of the others got less meanwhile.
+#[tokio::test(start_paused = true)]
+async fn who_changes_its_store_for_another_leaves_the_first() {
+    let store = MemoryStore::new();
+    let (goes, stays) = (limit(&store), limit(&store));
+    for limit in [&goes, &stays] {
+        send(limit, 1).await;
+    }
+    sleep(SECOND).await;
+    send(&stays, 1).await;
+    let processes = || stays.handle().snapshot().store.unwrap().processes;
+    assert_eq!(processes(), 2);
+    let goes = goes.shared(MemoryStore::new());
+    send(&goes, 1).await;
+    sleep(SECOND).await;
+    send(&stays, 1).await;
+    assert_eq!(processes(), 1);
+}
+
 fn current_thread() -> Runtime {
     let mut runtime = runtime::Builder::new_current_thread();
     runtime.enable_time().build().unwrap()

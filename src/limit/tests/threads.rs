@@ -60,8 +60,13 @@ fn a_service_that_waited_on_one_runtime_waits_on_another() {
     let mut three = |runtime: &tokio::runtime::Runtime| {
         runtime.block_on(async {
             for _ in 0..3 {
-                let ready = time::timeout(10 * SECOND, service.ready()).await;
-                ready.expect("hangs").unwrap().call(get()).await.unwrap();
+                // A `timeout` would poll the service once more at its end, and its turn would have come by then.
+                let ready = tokio::select! {
+                    biased;
+                    () = time::sleep(10 * SECOND) => panic!("hangs"),
+                    ready = service.ready() => ready,
+                };
+                ready.unwrap().call(get()).await.unwrap();
             }
         });
     };
